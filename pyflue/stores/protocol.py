@@ -44,6 +44,8 @@ from pyflue.ids import DispatchId, OutboxId, SessionId, WorkerId
 class TurnWrite(Struct, frozen=True):
     """What one fenced write adds. ``head`` is the journal's last number as the writer knows it.
 
+    A reply whose ``idempotency_key`` is in the outbox already is left out of the write: it is on its way.
+
     ``progress``: the new entries mean the attempt got somewhere, so the attempt count starts again.
     """
 
@@ -109,7 +111,7 @@ class Ledger(Protocol):
 
         An admission none of whose keys was ever seen is queued at the end of its session's mailbox, with its
         ``dispatch.accepted`` event; commit order is queue order. Any known key makes it a duplicate: nothing
-        changes and the first receipt comes back. Admissions of one call may share keys or sessions. The lease and
+        changes (its other keys are not taken) and the first receipt comes back. Admissions of one call may share keys or sessions. The lease and
         the journal are never touched. Refusals leave no trace.
         """
         ...
@@ -131,7 +133,11 @@ class Ledger(Protocol):
 
     async def begin(self, lease: Lease, write: TurnWrite, budget: timedelta) -> Dispatch:
         """Start an attempt: ``running``, one more attempt, first start and deadline stamped once; appends what ``write``
-        holds in the same transaction (which is not progress)."""
+        holds in the same transaction (which is not progress).
+
+        Raises:
+            StoreError: it is settled, or another dispatch of the session is ``running`` or ``waiting``.
+        """
         ...
 
     async def park(self, lease: Lease, write: TurnWrite, delay: timedelta, *, refund: bool) -> None:
@@ -140,20 +146,27 @@ class Ledger(Protocol):
         ...
 
     async def settle(self, lease: Lease, settlement: Settlement) -> Settled:
-        """End the dispatch: last entries, status, result or error, replies and events in one transaction."""
+        """End the dispatch: last entries, status, result or error, replies and events in one transaction.
+
+        Raises:
+            StoreError: it is settled already; nothing has changed. (``begin`` and ``park`` do the same.)
+        """
         ...
 
     async def release(self, lease: Lease, seen: int) -> bool:
         """Give the lease back if the mailbox counter is still ``seen``; the session is then due when its head is, or never.
 
-        False: something arrived since; read the mailbox again.
+        Never: nothing is unsettled, or the head is ``waiting``. False: something arrived since; read the mailbox
+        again. A token that is not current raises ``LeaseLost`` here too, never False.
         """
         ...
 
     async def request_abort(self, dispatch_id: DispatchId) -> Dispatch | None:
         """Ask for the dispatch to be aborted (the first request's time is kept) and make its session due now.
 
-        Settled dispatches are left as they are. None if there is no such dispatch.
+        The first request adds the ``dispatch.abort_requested`` event; each advances the mailbox counter, so that no
+        release misses it, and a queued dispatch becomes available now. Settled dispatches are left as they are.
+        None if there is no such dispatch.
         """
         ...
 
@@ -183,6 +196,8 @@ class Outbox(Protocol):
 
     async def claim(self, session_id: SessionId, worker_id: WorkerId) -> OutboxItem | None:
         """Take the session's lowest unsent item if it is due and nobody live is sending it; ``sending`` is committed.
+
+        None too if this worker is dead or unknown; a draining one may still send.
 
         ``recovered`` is set when an earlier attempt may have reached the platform.
         """
@@ -235,7 +250,10 @@ class Fleet(Protocol):
     """The worker processes, and judging which are dead."""
 
     async def register(self, worker: WorkerRow, lease_time: timedelta) -> None:
-        """Add this process as ``live`` and take its liveness lock, held until ``retire``."""
+        """Add this process as ``live`` and take its liveness lock, held until ``retire``.
+
+        An id that was registered before frees what it still held, as ``retire`` does, and is ``live`` again.
+        """
         ...
 
     async def heartbeat(self, worker_id: WorkerId, lease_time: timedelta) -> Heartbeat:
@@ -256,7 +274,7 @@ class Fleet(Protocol):
         ...
 
     async def free(self, limit: int) -> list[SessionId]:
-        """Free up to ``limit`` sessions held by dead workers, token + 1, skipping locked rows."""
+        """Free up to ``limit`` sessions held by dead or unknown workers, token + 1, skipping locked rows; they are due now."""
         ...
 
     async def unclaimable(self, after: timedelta, limit: int, worker_id: WorkerId) -> list[Lease]:
@@ -353,13 +371,20 @@ class Views(Protocol):
 class Store(Protocol):
     """Everything durable, behind one connection setting."""
 
-    ledger: Ledger
-    journal: Journal
-    outbox: Outbox
-    steps: Steps
-    events: Events
-    fleet: Fleet
-    views: Views
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def outbox(self) -> Outbox: ...
+    @property
+    def steps(self) -> Steps: ...
+    @property
+    def events(self) -> Events: ...
+    @property
+    def fleet(self) -> Fleet: ...
+    @property
+    def views(self) -> Views: ...
 
     async def open(self) -> None:
         """Connect and check the schema.
