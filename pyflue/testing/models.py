@@ -88,7 +88,9 @@ class ScriptedModel:
         self.requests.append(request)
         asked = len(self.requests)
         if not self._steps and self._then is None:
-            raise ModelFailure("fatal", "script_exhausted", f"The scripted model was asked {asked} times, once too often.")
+            raise ModelFailure(
+                "fatal", "script_exhausted", f"The scripted model was asked {asked} times, once too often."
+            )
         step = self._steps.pop(0) if self._steps else self._then
         assert step is not None
         return await self._perform(step, request, on_text, asked)
