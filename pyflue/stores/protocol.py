@@ -25,10 +25,10 @@ from pyflue.dispatches import (
     DispatchResult,
     Lease,
     Mailbox,
-    Outcome,
     OutboxDraft,
     OutboxItem,
     OutboxStatus,
+    Outcome,
     QueueLimits,
     Receipt,
     Refusal,
@@ -111,8 +111,8 @@ class Ledger(Protocol):
 
         An admission none of whose keys was ever seen is queued at the end of its session's mailbox, with its
         ``dispatch.accepted`` event; commit order is queue order. Any known key makes it a duplicate: nothing
-        changes (its other keys are not taken) and the first receipt comes back. Admissions of one call may share keys or sessions. The lease and
-        the journal are never touched. Refusals leave no trace.
+        changes (its other keys are not taken) and the first receipt comes back. Admissions of one call may share
+        keys or sessions. The lease and the journal are never touched. Refusals leave no trace.
         """
         ...
 
@@ -274,7 +274,19 @@ class Fleet(Protocol):
         ...
 
     async def free(self, limit: int) -> list[SessionId]:
-        """Free up to ``limit`` sessions held by dead or unknown workers, token + 1, skipping locked rows; they are due now."""
+        """Free up to ``limit`` sessions held by dead or unknown workers, token + 1, skipping locked rows.
+
+        They stay due; one that was due never is due now.
+        """
+        ...
+
+    async def disown(
+        self, worker_id: WorkerId, sessions: Sequence[SessionId], items: Sequence[OutboxId]
+    ) -> list[SessionId]:
+        """Free the sessions (token + 1) and outbox items this live worker holds beyond those it names.
+
+        They come from a claim whose answer never reached it. A freed item is taken as ``recovered`` next time.
+        """
         ...
 
     async def unclaimable(self, after: timedelta, limit: int, worker_id: WorkerId) -> list[Lease]:

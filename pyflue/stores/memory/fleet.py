@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from msgspec.structs import replace
 
 from pyflue.dispatches import Lease, WorkerRow
-from pyflue.ids import DispatchId, SessionId, WorkerId
+from pyflue.ids import DispatchId, OutboxId, SessionId, WorkerId
 from pyflue.stores.memory.tables import Session, Tables
 from pyflue.stores.protocol import Heartbeat
 
@@ -74,6 +75,21 @@ class MemoryFleet:
         for _, session in orphaned:
             self._tables.free(session)
         return [session_id for session_id, _ in orphaned]
+
+    async def disown(
+        self, worker_id: WorkerId, sessions: Sequence[SessionId], items: Sequence[OutboxId]
+    ) -> list[SessionId]:
+        stray = [
+            session_id
+            for session_id, session in self._tables.sessions.items()
+            if session.lease_owner == worker_id and session_id not in sessions
+        ]
+        for session_id in stray:
+            self._tables.free(self._tables.sessions[session_id])
+        for outbox_id, owner in list(self._tables.outbox_owners.items()):
+            if owner == worker_id and outbox_id not in items:
+                del self._tables.outbox_owners[outbox_id]
+        return stray
 
     async def unclaimable(self, after: timedelta, limit: int, worker_id: WorkerId) -> list[Lease]:
         if not self._tables.is_live(worker_id):
