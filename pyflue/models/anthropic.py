@@ -150,8 +150,13 @@ async def _drain(chunks: AsyncIterator[bytes]) -> None:
 
 def translate(error: Exception, clock: Clock) -> ModelFailure:
     """Say what an exception of the SDK, or of its HTTP client, means. Only called once the SDK is imported."""
-    from anthropic import APIConnectionError, APIResponseValidationError, APIStatusError, APITimeoutError
-    from anthropic import AnthropicError
+    from anthropic import (
+        AnthropicError,
+        APIConnectionError,
+        APIResponseValidationError,
+        APIStatusError,
+        APITimeoutError,
+    )
 
     detail = f"{type(error).__name__}: {error}"
     match error:

@@ -1,8 +1,8 @@
 """From the bytes of a Messages API stream to a ``ModelAnswer``.
 
 ``StreamReader`` cuts server-sent events out of chunks that may end anywhere, also inside a character. ``AnswerBuilder``
-puts the answer together; it decides nothing about the network. Event shapes: platform.claude.com/docs/en/build-with-claude/streaming
-(read 2026-01). Unknown events are skipped and unknown content blocks kept, as that page asks.
+puts the answer together; it decides nothing about the network. Event shapes are
+those the official SDK 2.12 types. Unknown events are skipped and unknown content blocks kept.
 """
 
 from __future__ import annotations
