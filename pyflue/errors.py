@@ -3,7 +3,8 @@
     PyFlueError                      what happened, why, what to do; a stable ``code``
     ├── ConfigurationError           settings, agents or tools that cannot work as written
     │   ├── UnknownAgentError
-    │   └── AgentBuildError
+    │   ├── BrokenAgentError         its file cannot be loaded
+    │   └── AgentBuildError          its initializer raised
     ├── InvalidInputError            something a caller sent that we refuse
     │   ├── IdempotencyConflictError
     │   ├── QueueFullError
@@ -50,8 +51,8 @@ class PyFlueError(Exception):
         super().__init__(" ".join(part for part in (what, cause, fix) if part))
 
 
-class ConfigurationError(PyFlueError):
-    """Settings, an agent or a tool cannot work as written."""
+class ConfigurationError(PyFlueError, ValueError):
+    """Settings, an agent or a tool cannot work as written. Also a ``ValueError``, which PyFlue 0.2 raised here."""
 
     code = "configuration"
 
@@ -75,11 +76,25 @@ class AgentBuildError(ConfigurationError):
 
     code = "agent_failed"
 
-    def __init__(self, agent: str, reason: str) -> None:
+    def __init__(self, agent: str, reason: str, *, detail: str = "") -> None:
         super().__init__(
             f"Agent {agent!r} could not be built.",
             cause=reason,
             fix="Correct its initializer; the work stays queued and is tried again.",
+            detail=detail,
+        )
+
+
+class BrokenAgentError(ConfigurationError):
+    """The file of this agent exists but cannot be loaded; other agents are not affected."""
+
+    code = "agent_broken"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(
+            f"Agent {name!r} could not be loaded.",
+            cause=reason,
+            fix="Correct its file and start the process again.",
         )
 
 
@@ -176,6 +191,8 @@ class UnknownChannelError(ChannelError):
 
 
 class BodyTooLargeError(ChannelError):
+    """The request body is larger than this channel takes."""
+
     code = "body_too_large"
 
     def __init__(self, limit_bytes: int) -> None:
@@ -187,6 +204,8 @@ class BodyTooLargeError(ChannelError):
 
 
 class MediaTypeError(ChannelError):
+    """The request's media type is not one this channel reads."""
+
     code = "media_type"
 
     def __init__(self, received: str, expected: str) -> None:
@@ -237,6 +256,8 @@ class SchemaError(StoreError):
 
 
 class DamagedEntryError(StoreError):
+    """The bytes of a journal entry are not an entry of any release."""
+
     code = "entry_damaged"
 
     def __init__(self) -> None:

@@ -89,6 +89,10 @@ class ToolDefinition(Struct, frozen=True, eq=False):
     wants_context: bool = False
     spread: bool = False
     """Whether ``execute`` takes keyword arguments (a ``@tool`` function) or one mapping (``define_tool``)."""
+    context_parameter: str = "context"
+    """The name under which ``execute`` takes the context, if ``wants_context``."""
+    wants_signal: bool = False
+    """Whether ``execute`` takes the abort signal as ``signal``, as tools of PyFlue 0.2 may."""
 
     @property
     def spec(self) -> ToolSpec:
