@@ -40,6 +40,13 @@ OUTBOX_TRANSITIONS: Final[dict[OutboxStatus, frozenset[OutboxStatus]]] = {
 }
 OUTBOX_FINAL: Final[frozenset[OutboxStatus]] = frozenset(s for s, after in OUTBOX_TRANSITIONS.items() if not after)
 
+WORKER_TRANSITIONS: Final[dict[WorkerStatus, frozenset[WorkerStatus]]] = {
+    # a process that was declared dead and lives on registers anew, under a new id
+    "live": frozenset({"draining", "dead"}),
+    "draining": frozenset({"dead"}),
+    "dead": frozenset(),
+}
+
 
 class SessionAddress(Struct, frozen=True):
     """Names one conversation: an agent, one instance of it (for chat, usually a thread), and a session name."""
