@@ -14,6 +14,7 @@ INSTALLED := $(VENV)/.installed
 # uv installs into our own .venv, with the Python it was made with, and never fetches another.
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON_DOWNLOADS := never
+export NO_MKDOCS_2_WARNING := 1
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
