@@ -1,0 +1,60 @@
+"""The Postgres store keeps every promise of the contracts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import psycopg
+import pytest
+
+from pyflue.stores.postgres import PostgresStore
+from pyflue.stores.protocol import Store
+from pyflue.testing.clock import FakeClock
+from pyflue.testing.contracts.ledger import LedgerContract
+from pyflue.testing.contracts.stage import OtherStore
+from tests.services import fresh_database
+
+TABLES = "sessions, entries, admissions, dispatches, runs, events, outbox, steps, workers, schedules"
+
+
+@pytest.fixture(scope="module")
+def dsn(postgres_server: str) -> Iterator[str]:
+    """A migrated database of this module alone."""
+    with fresh_database(postgres_server) as dsn:
+        asyncio.run(PostgresStore(dsn).migrate())
+        yield dsn
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def store(dsn: str, clock: FakeClock) -> AsyncIterator[PostgresStore]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"truncate {TABLES}")
+    store = PostgresStore(dsn, pool=2, clock=clock)
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def other_store(store: PostgresStore, dsn: str, clock: FakeClock) -> AsyncIterator[OtherStore]:
+    opened: list[PostgresStore] = []
+
+    async def another() -> Store:
+        other = PostgresStore(dsn, pool=2, clock=clock)
+        await other.open()
+        opened.append(other)
+        return other
+
+    yield another
+    for other in opened:
+        await other.close()
+
+
+class TestPostgresLedger(LedgerContract):
+    pass
