@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+import msgspec
 from msgspec import Raw, Struct
 
 from pyflue.ids import DispatchId, OutboxId, SessionId, WorkerId, session_id
@@ -78,6 +79,31 @@ class DispatchInput(Struct, frozen=True, omit_defaults=True):
     attributes: dict[str, str] = {}
     payload: Raw | None = None
     reply: ReplyAddress | None = None
+
+
+class _StoredInput(Struct):
+    """A ``DispatchInput`` as its JSON has it: msgspec reads a ``Raw`` field, but not one that may also be None."""
+
+    text: str
+    role: Literal["user", "signal"] = "user"
+    type: str = ""
+    attributes: dict[str, str] = {}
+    payload: Raw = Raw()
+    reply: ReplyAddress | None = None
+
+
+_input_decoder = msgspec.json.Decoder(_StoredInput)
+
+
+def encode_input(work: DispatchInput) -> bytes:
+    return msgspec.json.encode(work)
+
+
+def decode_input(body: bytes) -> DispatchInput:
+    """Read a stored input; its ``payload`` comes back byte for byte."""
+    stored = _input_decoder.decode(body)
+    payload = stored.payload if len(stored.payload) else None
+    return DispatchInput(stored.text, stored.role, stored.type, stored.attributes, payload, stored.reply)
 
 
 class DedupeKey(Struct, frozen=True, order=True):
