@@ -59,6 +59,10 @@ class Registry:
         self.broken.pop(name, None)
         self._agents[name] = agent
 
+    def find(self, name: str) -> CreatedAgent | None:
+        """Return the agent of that name, or None."""
+        return self._agents.get(name)
+
     def get(self, name: str) -> CreatedAgent:
         """Return the agent of that name.
 
@@ -105,8 +109,8 @@ def discover(root: Path, directories: tuple[str, ...]) -> Registry:
     for name, path in sorted(files.items()):
         shown = path.relative_to(root) if path.is_relative_to(root) else path
         try:
-            registry.add(name, _load(path))
-        except (Exception, SystemExit) as error:  # an agent's file may raise anything
+            registry.add(name, _load(path, name))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an agent's file may raise anything
             registry.broken[name] = f"{shown}{_line_of(error, path)}: {_said(error)}"
     return registry
 
@@ -124,12 +128,21 @@ def _files(directory: Path) -> Iterator[_Found]:
         for name in sorted(names):
             if name.endswith(".py") and not name.startswith(("_", ".")):
                 path = Path(folder, name)
-                # A dot in a stem would look like a folder, so it is kept out of the name's own parts.
-                parts = path.relative_to(directory).with_suffix("").parts
-                yield _Found(".".join(part.replace(".", "-") for part in parts), path)
+                yield _Found(_name_of(path.relative_to(directory)), path)
 
 
-def _load(path: Path) -> CreatedAgent:
+def _name_of(relative: Path) -> str:
+    """Name an agent after its path; a path that makes no name stands for itself, and is refused when registered."""
+    parts = relative.with_suffix("").parts
+    if any("." in part for part in parts):  # a dot would look like a folder
+        return relative.as_posix()
+    name = ".".join(parts)
+    return name if AGENT_NAME.fullmatch(name) else relative.as_posix()
+
+
+def _load(path: Path, name: str) -> CreatedAgent:
+    if name.endswith(".py"):
+        raise ConfigurationError("Its path makes no name.", fix="Use letters, digits, dashes and underscores only.")
     module = _execute(path)
     for export in ("default", "agent"):
         value: object = vars(module).get(export)
