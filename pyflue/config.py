@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
 from msgspec import Meta, Struct
@@ -247,7 +247,9 @@ def load_project(path: str | Path = "pyflue.toml", env: Mapping[str, str] | None
     elif str(path) == "pyflue.toml":
         tree = {}
     else:
-        raise ConfigurationError(f"There is no settings file {str(path)!r}.", fix="Correct --config, or create the file.")
+        raise ConfigurationError(
+            f"There is no settings file {str(path)!r}.", fix="Correct --config, or create the file."
+        )
     _overlay(tree, environment)
     try:
         settings = msgspec.convert(tree, Settings)
@@ -284,5 +286,5 @@ def _put(tree: dict[str, Any], keys: tuple[str, ...], value: str) -> None:
         inner = tree.setdefault(key, {})
         if not isinstance(inner, dict):
             raise ConfigurationError(f"[{key}] must be a table.", fix="Write it as a TOML table.")
-        tree = inner
+        tree = cast("dict[str, Any]", inner)
     tree[keys[-1]] = value

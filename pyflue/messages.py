@@ -92,12 +92,7 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     @property
     def total_tokens(self) -> int:
         """Return every token paid for or read, cached ones included."""
-        return (
-            self.input_tokens
-            + self.output_tokens
-            + self.cache_read_input_tokens
-            + self.cache_creation_input_tokens
-        )
+        return self.input_tokens + self.output_tokens + self.cache_read_input_tokens + self.cache_creation_input_tokens
 
 
 class ToolSpec(Struct, frozen=True):

@@ -26,7 +26,14 @@ LONG_MODULES = {
 LONG_BODIES: dict[str, str] = {}
 
 BROAD_EXCEPTS = {
-    "pyflue/session/toolcalls.py": "a tool is user code: whatever it raises is told to the model",
+    "pyflue/session/toolcalls.py": "tool call: a tool is user code, and whatever it raises is told to the model",
+    "pyflue/tools/threads.py": "tool call: carried from the tool's thread to whoever awaits it",
+    "pyflue/mailbox/drain.py": "actor: a bug of ours must not strand the mailbox",
+    "pyflue/mailbox/admit.py": "request: one caller's poison must not fail the batch it travels in",
+    "web/pyflue_web/webhooks.py": "request: whatever it is, the sender gets an answer",
+    "pyflue/observers/notify.py": "observer: it must not break what it watches",
+    "pyflue/handles.py": "observer: the same, for one given to a prompt",
+    "pyflue/registry.py": "an agent's file is user code: one that cannot be loaded must not hide the others",
 }
 
 SQL = re.compile(
