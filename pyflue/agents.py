@@ -48,12 +48,17 @@ Initializer = Callable[..., Any]
 
 
 class CreatedAgent(Struct, frozen=True, eq=False):
-    """An agent's definition. Nothing of it has run yet. ``name`` is empty unless one was given."""
+    """An agent's definition. Nothing of it has run yet. ``name`` is empty unless one was given.
+
+    ``limits`` are part of the definition, not of what the initializer returns, because attempts and wall clock are
+    checked before any user code runs.
+    """
 
     __pyflue_created_agent__: ClassVar[bool] = True
 
     initialize: Initializer
     name: str = ""
+    limits: AgentLimits = AgentLimits()
 
 
 class ResolvedAgent(Struct, frozen=True, eq=False):
@@ -73,15 +78,17 @@ class ResolvedAgent(Struct, frozen=True, eq=False):
     description: str = ""
 
 
-def create_agent(initialize: Initializer, *, name: str | None = None) -> CreatedAgent:
+def create_agent(
+    initialize: Initializer, *, name: str | None = None, limits: AgentLimits | Mapping[str, Any] | None = None
+) -> CreatedAgent:
     """Define an agent by the function that configures it for an instance; the function is not called here.
 
     ``initialize`` may be sync or async, and takes no argument or one ``AgentCreateContext``. It runs once for each
     attempt at a dispatch, so it should be quick and repeatable. Without ``name`` an agent in a project is called after
-    its file's path; elsewhere ``default_name`` and ``build`` say how.
+    its file's path; elsewhere ``default_name`` and ``build`` say how. ``limits``: what one dispatch may use.
 
     Raises:
-        ConfigurationError: ``initialize`` is not callable, or the name cannot be part of an address.
+        ConfigurationError: ``initialize`` is not callable, the name cannot be part of an address, or a limit is none.
     """
     if not callable(initialize):
         raise invalid(
@@ -91,7 +98,7 @@ def create_agent(initialize: Initializer, *, name: str | None = None) -> Created
         raise invalid(
             f"An agent cannot be named {name!r}.", "Use letters, digits, dashes and underscores, dots between."
         )
-    return CreatedAgent(initialize, name or "")
+    return CreatedAgent(initialize, name or "", limits_from(limits))
 
 
 def is_created_agent(value: object) -> TypeGuard[CreatedAgent]:
@@ -177,7 +184,7 @@ def _resolve(agent: CreatedAgent, config: AgentRuntimeConfig, name: str) -> Reso
         instructions=profile.instructions or "",
         thinking_level=profile.thinking_level or "off",
         tools=tools,
-        limits=limits_from(profile.limits),
+        limits=agent.limits,
         max_tokens=profile.max_tokens,
         persist=config.persist,
         description=profile.description or "",

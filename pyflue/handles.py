@@ -1,0 +1,188 @@
+"""The handles application code holds: an agent instance and its sessions.
+
+A prompt means the same in every process: it is admitted, worked in order under a lease, and its outcome is
+recorded under its key. That is what makes a worker of the application's own idempotent: run it again with the
+same ``idempotency_key`` and it returns what was recorded, resumes what was begun, or starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from pyflue.agents import AgentCreateContext, CreatedAgent, ResolvedAgent, build, default_name, is_created_agent
+from pyflue.dispatches import DedupeKey, DispatchInput, SessionAddress
+from pyflue.errors import ConfigurationError, DispatchAbortedError, DispatchFailedError, InvalidInputError, SelfPromptError
+from pyflue.ids import DispatchId
+from pyflue.observers.logs import log
+from pyflue.results import HarnessResult, result_of_dispatch
+from pyflue.runtime import Runtime, current_runtime
+from pyflue.session.turn import working_on
+
+
+class PyFlueEvent(Struct, frozen=True):
+    """What ``on_event`` sees: a dotted type and the event's data, with ``session_id`` and ``dispatch_id``."""
+
+    type: str
+    data: Mapping[str, Any]
+
+
+PyFlueEventCallback = Callable[[PyFlueEvent], Awaitable[None] | None]
+
+
+class PyFlueAgent:
+    """One instance of an agent. Get it from ``init_agent``."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        created_agent: CreatedAgent,
+        resolved: ResolvedAgent,
+        instance_id: str,
+        *,
+        payload: Raw | None = None,
+        on_event: PyFlueEventCallback | None = None,
+    ) -> None:
+        self.created_agent = created_agent
+        self.agent_name = resolved.name
+        self.instance_id = instance_id
+        self.profile = resolved
+        self.on_event = on_event
+        self._runtime = runtime
+        self._payload = payload
+
+    async def session(self, session_id: str | None = None) -> PyFlueSession:
+        """Open a conversation of this instance; the same name is the same conversation in every process."""
+        return PyFlueSession(self._runtime, self, session_id or "default", self._payload)
+
+
+class PyFlueSession:
+    """One conversation. Any number of processes may hold it; its prompts are worked one at a time, in order."""
+
+    def __init__(self, runtime: Runtime, agent: PyFlueAgent, session_id: str, payload: Raw | None) -> None:
+        self.agent = agent
+        self.session_id = session_id
+        self.address = SessionAddress(agent.agent_name, agent.instance_id, session_id)
+        self._runtime = runtime
+        self._payload = payload
+
+    async def prompt(self, text: str, *, idempotency_key: str | None = None) -> HarnessResult:
+        """Say something and wait for the outcome.
+
+        With a key: unknown, it starts; finished, the recorded result comes back; unfinished, it is resumed. Without
+        one, every call is new work. If this process dies, any worker that has the agent finishes it.
+
+        Raises:
+            DispatchFailedError: it failed for good; ``reason_code`` says why.
+            DispatchAbortedError: somebody aborted it.
+            IdempotencyConflictError: the key was used with another text.
+            SelfPromptError: called from a tool of this very session.
+            QueueFullError, StoreUnavailableError: nothing was admitted.
+        """
+        if working_on.get() == self.address.id:
+            raise SelfPromptError(self.address.id)
+        key = None if idempotency_key is None else DedupeKey(f"prompt:{self.address.id}", idempotency_key)
+        work = DispatchInput(text, payload=self._payload)
+        receipt = await self._runtime.admitter.dispatch(self.address, work, key)
+        watcher = self._watch(receipt.dispatch_id)
+        try:
+            row = await self._runtime.settled(receipt.dispatch_id, self.address)
+        finally:
+            await _end(watcher)
+        if row.status == "completed":
+            return result_of_dispatch(row)
+        code = row.error.code if row.error is not None else "aborted"
+        message = row.error.message if row.error is not None else "It was aborted."
+        failure = DispatchAbortedError if row.status == "aborted" else DispatchFailedError
+        raise failure(row.id, code, message)
+
+    async def abort(self) -> bool:
+        """Ask for this conversation's unsettled work to be aborted; tell whether there was any."""
+        row = await self._runtime.store.views.session(self.address.id)
+        if row is None or row.unsettled == 0:
+            return False
+        return await self._runtime.abort_session(self.address.id) > 0
+
+    def _watch(self, dispatch_id: DispatchId) -> asyncio.Task[None] | None:
+        callback = self.agent.on_event
+        if callback is None:
+            return None
+        return asyncio.create_task(self._report(dispatch_id, callback))
+
+    async def _report(self, dispatch_id: DispatchId, callback: PyFlueEventCallback) -> None:
+        ids = {"session_id": self.address.id, "dispatch_id": dispatch_id}
+        async for event in self._runtime.events(dispatch_id, follow=True):
+            data = {**msgspec.json.decode(event.data, type=dict[str, Any]), **ids}
+            try:
+                answer = callback(PyFlueEvent(event.type, data))
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception as error:  # noqa: BLE001 - an observer's failure is its own, never the turn's
+                log("observer.failed", level="warning", error=type(error).__name__)
+
+
+async def init_agent(
+    agent: CreatedAgent,
+    *,
+    id: str = "default",  # noqa: A002 - the public name since 0.2
+    payload: object = None,
+    config_path: str | Path | None = None,
+    on_event: PyFlueEventCallback | None = None,
+) -> PyFlueAgent:
+    """Open one instance of an agent: its id with the agent's name addresses its conversations.
+
+    The initializer is run once here, so that a broken agent shows at once; workers run it again for each attempt.
+    ``payload`` is JSON-able and travels with every prompt, so any worker builds the same agent.
+
+    Raises:
+        ConfigurationError: not a created agent, a bad id, or an agent that cannot be built.
+    """
+    if not is_created_agent(agent):
+        raise ConfigurationError(
+            "init_agent() requires a created agent.", fix="Pass what create_agent() returned."
+        )
+    _check_id(id)
+    runtime = await current_runtime(config_path)
+    name = runtime.registry.name_of(agent) or default_name(agent)
+    if runtime.registry.find(name) is None:
+        runtime.registry.add(name, agent)
+    encoded = _encode_payload(payload)
+    given = None if encoded is None else msgspec.json.decode(encoded)
+    resolved = await build(agent, AgentCreateContext(id=id, env=dict(runtime.project.env), payload=given), name)
+    return PyFlueAgent(runtime, agent, resolved, id, payload=encoded, on_event=on_event)
+
+
+def _check_id(instance_id: str) -> None:
+    if not instance_id.strip() or len(instance_id) > 512 or "\x00" in instance_id:
+        raise InvalidInputError(
+            "The instance id cannot be used.",
+            cause="It must be 1 to 512 characters, not blank, without NUL.",
+            fix="Pass another id.",
+        )
+
+
+def _encode_payload(payload: object) -> Raw | None:
+    if payload is None:
+        return None
+    try:
+        return Raw(msgspec.json.encode(payload))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInputError(
+            "The payload is not JSON-serializable.", cause=f"{error}.", fix="Pass what JSON can hold."
+        ) from error
+
+
+async def _end(watcher: asyncio.Task[None] | None) -> None:
+    """Let an observer see the last events, but not for ever."""
+    if watcher is not None:
+        await asyncio.wait({watcher}, timeout=1.0)
+        watcher.cancel()
+
+
+__all__: Sequence[str] = ("HarnessResult", "PyFlueAgent", "PyFlueEvent", "PyFlueSession", "init_agent")

@@ -1,0 +1,265 @@
+"""A worker process: slots for turns, a heartbeat, the rescue loop, and stopping without losing anything.
+
+It knows no broker. The Dramatiq actor calls ``accept`` and the embedded bell calls ``wake``; losing either costs
+latency only, because ``rescue`` looks for due mailboxes by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Final
+
+from pyflue.dispatches import Lease, OutboxItem, WorkerRow
+from pyflue.errors import StoreUnavailableError
+from pyflue.ids import DispatchId, SessionId, WorkerId
+from pyflue.mailbox.deliver import deliver
+from pyflue.mailbox.drain import drain
+from pyflue.mailbox.rescue import judge_the_dead, settle_unclaimable, take_due, take_unsent
+from pyflue.mailbox.slots import Slots
+from pyflue.mailbox.workplace import RETRY_PAUSE, Workplace
+from pyflue.observers.logs import log
+
+DELIVERIES: Final = 100  # replies being sent at once by one process
+SLOW_ROUNDS: Final = 10  # agents nobody has, and leases we know nothing of, are looked for once in so many rounds
+WAKES_PER_SLOT: Final = 10  # wake-ups remembered while every slot is taken; more are left to the rescue loop
+
+
+class Worker:
+    """One process that works mailboxes. ``rescuing`` false: it judges the dead,
+    but works only what it is told to (a script's own prompt)."""
+
+    def __init__(self, place: Workplace, *, rescuing: bool = True) -> None:
+        self.place = place
+        self._settings = place.settings.worker
+        self._rescuing = rescuing
+        self._slots = Slots(self._settings.turns)
+        self._leased: set[SessionId] = set()
+        self._disown_now = False
+        self._sending: set[asyncio.Task[None]] = set()
+        self._draining: set[asyncio.Task[None]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+        self._wakes: dict[SessionId, None] = {}
+        self._judge_from = 0.0
+        self._rounds = 0
+        place.deliver = self.send
+
+    @property
+    def id(self) -> WorkerId:
+        """Return this process's id; it changes when the process had to be taken for dead."""
+        return self.place.worker_id
+
+    async def start(self) -> None:
+        """Register and begin: heartbeats at once, rescue after its first interval."""
+        await self._register()
+        self._loops = [
+            asyncio.create_task(self._heartbeats(), name="pyflue-heartbeat"),
+            asyncio.create_task(self._rescue(), name="pyflue-rescue"),
+        ]
+        log("worker.started", worker_id=self.id, turns=self._settings.turns)
+
+    async def accept(self, session_id: SessionId) -> None:
+        """Wait for a free slot, then start working the mailbox; return as soon as it has started."""
+        if self.place.draining:
+            return
+        await self._slots.wait()
+        self._start(self._claim_and_drain(session_id))
+
+    def wake(self, session_id: SessionId) -> None:
+        """Look at a mailbox when a slot is free; never waits. Too many at once are left to the rescue loop."""
+        if self.place.draining:
+            return
+        if self._slots.take():
+            self._start(self._claim_and_drain(session_id))
+        elif len(self._wakes) < WAKES_PER_SLOT * self._settings.turns:
+            self._wakes[session_id] = None
+
+    async def work(self, lease: Lease, until: int | None = None) -> None:
+        """Work a mailbox in the caller's task, until it is empty or position ``until`` is settled."""
+        self._leased.add(lease.session_id)
+        try:
+            await drain(self.place, lease, until)
+        finally:
+            self._leased.discard(lease.session_id)
+
+    def send(self, item: OutboxItem) -> None:
+        """Start sending a reply this process has taken."""
+        self.place.sending.add(item.id)
+        self._keep(self._sending, deliver(self.place, item))
+
+    def abort(self, dispatch_ids: tuple[DispatchId, ...]) -> None:
+        """Stop attempts somebody asked to abort, as far as this process runs them."""
+        for dispatch_id in dispatch_ids:
+            if control := self.place.running.get(dispatch_id):
+                control.stop("abort")
+
+    async def stop(self, drain_time: timedelta) -> None:
+        """Stop claiming, let turns reach a boundary within ``drain_time``, cancel the rest, hand every lease back."""
+        self.place.draining = True
+        self._wakes.clear()
+        for control in self.place.running.values():
+            control.draining = True
+        await self._quietly(self.place.store.fleet.drain(self.id))
+        await self._finish(drain_time.total_seconds())
+        for control in self.place.running.values():
+            control.stop("stop")
+        await self._finish(self._settings.grace)
+        for task in [*self._loops, *self._draining, *self._sending]:
+            task.cancel()
+        await asyncio.gather(*self._loops, *self._draining, *self._sending, return_exceptions=True)
+        await self._quietly(self.place.store.fleet.retire(self.id))
+        log("worker.stopped", worker_id=self.id)
+
+    async def _finish(self, seconds: float) -> None:
+        if pending := {*self._draining, *self._sending}:
+            await asyncio.wait(pending, timeout=seconds)
+
+    async def _quietly(self, coroutine: Coroutine[None, None, None]) -> None:
+        """Do something that helps others sooner, but that they can do without."""
+        try:
+            await coroutine
+        except StoreUnavailableError:
+            log("worker.store_unavailable", level="warning", worker_id=self.id)
+
+    def _start(self, coroutine: Coroutine[None, None, None]) -> None:
+        self._keep(self._draining, self._in_slot(coroutine))
+
+    async def _in_slot(self, coroutine: Coroutine[None, None, None]) -> None:
+        try:
+            await coroutine
+        finally:
+            self._slots.give_back()
+            self._next_wake()
+
+    def _next_wake(self) -> None:
+        if self._wakes and not self.place.draining:
+            session_id = next(iter(self._wakes))
+            del self._wakes[session_id]
+            self.wake(session_id)
+
+    def _keep(self, tasks: set[asyncio.Task[None]], coroutine: Coroutine[None, None, None]) -> None:
+        """Run in the background, holding a reference until it ends."""
+        task = asyncio.create_task(coroutine)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _claim_and_drain(self, session_id: SessionId) -> None:
+        place = self.place
+        try:
+            lease = await place.store.ledger.claim(session_id, place.worker_id, place.registry.names)
+        except StoreUnavailableError:
+            self._disown_now = True  # it may have been taken for us without our learning of it
+            return
+        if lease is not None:
+            await self.work(lease)
+
+    async def _register(self) -> None:
+        place = self.place
+        now = place.clock.now()
+        asked_at = place.clock.monotonic()
+        row = WorkerRow(
+            id=place.worker_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            status="live",
+            agents=tuple(sorted(place.registry.names)),
+            started_at=now,
+            heartbeat_at=now,
+            expires_at=now + timedelta(seconds=self._settings.lease),
+            liveness_key=place.ids.liveness_key(),
+        )
+        await place.store.fleet.register(row, timedelta(seconds=self._settings.lease))
+        place.liveness.proved(asked_at)
+
+    async def _heartbeats(self) -> None:
+        missed = False
+        while True:
+            await asyncio.sleep(self._settings.heartbeat)
+            if not self.place.liveness.alive:
+                await self._come_back()
+                missed = True
+                continue
+            try:
+                await self._beat()
+            except StoreUnavailableError:
+                missed = True
+                log("worker.heartbeat_failed", level="warning", worker_id=self.id)
+            else:
+                if missed:
+                    self._judge_from = self.place.clock.monotonic() + self._settings.judge_pause
+                missed = False
+
+    async def _beat(self) -> None:
+        place = self.place
+        asked_at = place.clock.monotonic()
+        async with asyncio.timeout(self._settings.lease):
+            heartbeat = await place.store.fleet.heartbeat(place.worker_id, timedelta(seconds=self._settings.lease))
+        if heartbeat.alive:
+            place.liveness.proved(asked_at)
+            self.abort(heartbeat.aborts)
+        else:
+            place.liveness.declare_dead()
+            await self._come_back()
+
+    async def _come_back(self) -> None:
+        """After having to be taken for dead: drop everything, then register as a new worker.
+
+        The old id is retired, so that whatever it still holds is free for anybody.
+        """
+        place = self.place
+        log("worker.fenced", level="warning", worker_id=self.id)
+        for control in list(place.running.values()):
+            control.stop("lost")
+        for task in [*self._draining, *self._sending]:
+            task.cancel()
+        await asyncio.gather(*self._draining, *self._sending, return_exceptions=True)
+        while True:
+            try:
+                await place.store.fleet.retire(place.worker_id)
+                place.worker_id = place.ids.worker()
+                await self._register()
+            except StoreUnavailableError:
+                await asyncio.sleep(RETRY_PAUSE)
+                continue
+            self._judge_from = place.clock.monotonic() + self._settings.judge_pause
+            return
+
+    async def _rescue(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.rescue)
+            try:
+                await self._rescue_once()
+            except StoreUnavailableError:
+                self._disown_now = True
+                self._judge_from = self.place.clock.monotonic() + self._settings.judge_pause
+
+    async def _rescue_once(self) -> None:
+        """Judge, free, take. Each part is harmless to repeat and to run on every host at once."""
+        place = self.place
+        if not place.liveness.alive or place.draining:
+            return
+        if place.clock.monotonic() >= self._judge_from:
+            await judge_the_dead(place)
+        if not self._rescuing:
+            return
+        for lease in await take_due(place, self._slots.free):
+            self._slots.overdraw()  # a wake-up may have used the slot meanwhile; a lease nobody works is worse
+            self._leased.add(lease.session_id)
+            self._start(self.work(lease))
+        for item in await take_unsent(place, DELIVERIES - len(self._sending)):
+            self.send(item)
+        self._rounds += 1
+        if self._rounds % SLOW_ROUNDS == 0:
+            await settle_unclaimable(place)
+        if self._disown_now or self._rounds % SLOW_ROUNDS == 0:
+            await self._disown()
+
+    async def _disown(self) -> None:
+        """Give up what the store says is ours and we know nothing of: a claim whose answer was lost."""
+        self._disown_now = False
+        freed = await self.place.store.fleet.disown(self.id, tuple(self._leased), tuple(self.place.sending))
+        for session_id in freed:
+            log("session.disowned", level="warning", session_id=session_id, worker_id=self.id)

@@ -1,0 +1,234 @@
+"""Assembly: everything a process needs, built once from its settings and handed down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from pyflue.bells.local import LocalBell
+from pyflue.bells.protocol import Bell
+from pyflue.channels.choose import build_channels
+from pyflue.channels.protocol import Channel
+from pyflue.clock import Clock, SystemClock
+from pyflue.config import Project, load_project, seconds
+from pyflue.dispatches import TERMINAL, Dispatch, SessionAddress
+from pyflue.errors import StoreUnavailableError
+from pyflue.events import StoredEvent
+from pyflue.ids import DispatchId, Ids, SessionId
+from pyflue.mailbox.admit import Admitter
+from pyflue.mailbox.worker import Worker
+from pyflue.mailbox.workplace import Workplace
+from pyflue.models.resolve import ModelProviders
+from pyflue.registry import Registry, discover
+from pyflue.session.liveness import Liveness
+from pyflue.stores.choose import open_store
+from pyflue.stores.protocol import DispatchQuery, Store
+
+EVENT_PAGE: Final = 500
+PROMPT_DRAIN: Final = timedelta(seconds=5)  # how long a closing script waits for replies it is sending
+
+
+class Runtime:
+    """The parts of one process. Build it with ``open_runtime``; it belongs to one event loop."""
+
+    def __init__(
+        self, project: Project, store: Store, bell: Bell, registry: Registry, channels: Mapping[str, Channel]
+    ) -> None:
+        self.project = project
+        self.store = store
+        self.bell = bell
+        self.registry = registry
+        self.channels = channels
+        self.clock: Clock = SystemClock()
+        self.ids = Ids(self.clock)
+        self.models = ModelProviders(project.settings.models, project.secrets)
+        self.admitter = Admitter(store, bell, self.clock, self.ids, project.settings.queue.limits)
+        self._prompting: Worker | None = None
+        self._starting = asyncio.Lock()
+
+    def worker(self, *, rescuing: bool = True) -> Worker:
+        """Make a worker of this process; start and stop it yourself."""
+        settings = self.project.settings
+        place = Workplace(
+            store=self.store,
+            bell=self.bell,
+            registry=self.registry,
+            models=self.models,
+            channels=self.channels,
+            settings=settings,
+            clock=self.clock,
+            ids=self.ids,
+            env=self.project.env,
+            worker_id=self.ids.worker(),
+            liveness=Liveness(self.clock, settings.worker.lease, settings.worker.fence_margin),
+        )
+        return Worker(place, rescuing=rescuing)
+
+    async def settled(self, dispatch_id: DispatchId, address: SessionAddress) -> Dispatch:
+        """Wait for a dispatch's outcome, working its mailbox ourselves whenever nobody else does.
+
+        What is before it in the mailbox is worked too: a conversation goes in order, and it may be that no other
+        process ever comes.
+        """
+        worker = await self._prompting_worker()
+        async with self.bell.listen(dispatch_id) as grown:
+            while True:
+                row = await self.store.views.dispatch(dispatch_id)
+                if row is not None and row.status in TERMINAL:
+                    return row
+                if row is not None and not await self._lend_a_hand(worker, address, row.position):
+                    await anext(grown)
+
+    async def events(self, stream: str, after: int = 0, *, follow: bool = False) -> AsyncIterator[StoredEvent]:
+        """Yield a dispatch's events in order; with ``follow``, also later ones until it is settled and its replies are out."""
+        async with self.bell.listen(stream) as grown:
+            while True:
+                page = await self.store.events.read(stream, after, EVENT_PAGE)
+                for event in page:
+                    after = event.seq
+                    yield event
+                if len(page) == EVENT_PAGE:
+                    continue
+                if not follow or await self._is_over(DispatchId(stream), after):
+                    return
+                await anext(grown)
+
+    async def abort_session(self, session_id: SessionId) -> int:
+        """Ask for every unsettled dispatch of a session to be aborted; return how many there were."""
+        count = 0
+        for status in ("running", "queued", "waiting"):
+            page = await self.store.views.dispatches(DispatchQuery(status=status, session_id=session_id, limit=1_000))
+            for row in page:
+                await self.abort(row.id)
+                count += 1
+        return count
+
+    async def abort(self, dispatch_id: DispatchId) -> Dispatch | None:
+        """Ask for one dispatch to be aborted and wake somebody to do it; None if there is no such dispatch."""
+        row = await self.store.ledger.request_abort(dispatch_id)
+        if row is not None and row.status not in TERMINAL:
+            self.bell.ring(row.session_id)
+            if self._prompting is not None:
+                self._prompting.abort((dispatch_id,))
+        return row
+
+    async def close(self) -> None:
+        """Stop what this process does and disconnect; idempotent."""
+        if self._prompting is not None:
+            await self._prompting.stop(PROMPT_DRAIN)
+            self._prompting = None
+        for channel in self.channels.values():
+            await channel.close()
+        await self.models.close()
+        await self.bell.close()
+        await self.store.close()
+
+    async def _lend_a_hand(self, worker: Worker, address: SessionAddress, position: int) -> bool:
+        """Work the mailbox up to ``position`` if nobody holds it; tell whether we did."""
+        try:
+            lease = await self.store.ledger.claim(address.id, worker.id, frozenset({address.agent}))
+        except StoreUnavailableError:
+            return False
+        if lease is None:
+            return False
+        await worker.work(lease, until=position)
+        return True
+
+    async def _is_over(self, dispatch_id: DispatchId, after: int) -> bool:
+        row = await self.store.views.dispatch(dispatch_id)
+        if row is None:
+            return True
+        if row.status not in TERMINAL or row.event_seq > after:
+            return False
+        unsent = await self.store.views.outbox(dispatch_id=dispatch_id)
+        return all(item.status in {"sent", "undeliverable"} for item in unsent)
+
+    async def _prompting_worker(self) -> Worker:
+        async with self._starting:
+            if self._prompting is None:
+                worker = self.worker(rescuing=False)
+                await worker.start()
+                self._prompting = worker
+            return self._prompting
+
+
+_current: ContextVar[Runtime | None] = ContextVar("pyflue_runtime", default=None)
+_defaults: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def open_runtime(
+    project: Project | str | Path = "pyflue.toml", *, bell: Bell | None = None
+) -> AsyncIterator[Runtime]:
+    """Open a runtime for the block and make it the one ``init_agent`` uses inside.
+
+    Raises:
+        ConfigurationError: the settings cannot be used.
+        SchemaError: the database needs `pyflue migrate` (the embedded default migrates itself).
+        StoreUnavailableError: the database does not answer.
+    """
+    runtime = await assemble(project if isinstance(project, Project) else load_project(project), bell=bell)
+    marker = _current.set(runtime)
+    try:
+        yield runtime
+    finally:
+        _current.reset(marker)
+        await runtime.close()
+
+
+async def assemble(project: Project, *, bell: Bell | None = None) -> Runtime:
+    """Build and open the parts; the caller closes the runtime."""
+    settings = project.settings
+    registry = discover(project.root, settings.agents.directories)
+    channels = build_channels(settings.channels, project.secrets, timeout=seconds(settings.outbox.timeout))
+    store = open_store(project.database_url, pool=settings.storage.pool)
+    if is_embedded(project):
+        await store.migrate()
+    await store.open()
+    ringing = bell or default_bell(project)
+    await ringing.open()
+    return Runtime(project, store, ringing, registry, channels)
+
+
+def is_embedded(project: Project) -> bool:
+    """Tell whether the store lives in this machine's files or memory, where no operator runs migrations."""
+    return project.database_url.startswith(("sqlite:", "memory:"))
+
+
+def default_bell(project: Project) -> Bell:
+    """Return the bell the settings ask for: Redis when there is a broker, in-process otherwise."""
+    broker = project.settings.broker
+    if not broker.url:
+        return LocalBell(None)
+    from pyflue.bells.redis import RedisBell  # noqa: PLC0415 - the embedded default does without redis
+
+    return RedisBell(broker.url, broker.namespace)
+
+
+async def current_runtime(config_path: str | Path | None = None) -> Runtime:
+    """Return the runtime of the enclosing ``open_runtime`` block, or this loop's default one, opened when first needed.
+
+    The default one stays open until its loop ends. A process that dies leaves nothing behind that others cannot take.
+    """
+    if (runtime := _current.get()) is not None:
+        return runtime
+    loop = asyncio.get_running_loop()
+    if loop not in _defaults:
+        _defaults[loop] = await assemble(load_project(config_path or "pyflue.toml"))
+    return _defaults[loop]
+
+
+def use_runtime(runtime: Runtime) -> None:
+    """Make a runtime the one ``init_agent`` uses in this context and the tasks started from it."""
+    _current.set(runtime)
+
+
+def drain_time(project: Project) -> timedelta:
+    """Return how long a stopping process lets turns reach a boundary."""
+    return seconds(project.settings.worker.drain)

@@ -1,0 +1,44 @@
+"""The self-fence: a process that cannot prove itself alive stops writing before others may take its work.
+
+The heartbeat renews ``expires_at`` in the store. Measured on this process's monotonic clock, a process without
+a successful heartbeat for (lease - margin) cancels its turns; the same check runs right before each tool start
+and each platform send, because a process that was stopped (SIGSTOP, a frozen VM) resumes in the middle of a line.
+"""
+
+from __future__ import annotations
+
+from pyflue.clock import Clock
+from pyflue.errors import LeaseLost
+
+
+class Liveness:
+    """When this process last proved itself alive. ``lease`` and ``margin`` in seconds."""
+
+    def __init__(self, clock: Clock, lease: float, margin: float) -> None:
+        self._clock = clock
+        self._limit = max(lease - margin, lease / 3)
+        self._proved_at = clock.monotonic()
+        self._declared_dead = False
+
+    def proved(self, asked_at: float) -> None:
+        """Note a heartbeat that succeeded. ``asked_at``: monotonic seconds before it was sent, the safe side."""
+        self._proved_at = asked_at
+        self._declared_dead = False
+
+    def declare_dead(self) -> None:
+        """Note that the store says another process has taken our leases."""
+        self._declared_dead = True
+
+    @property
+    def alive(self) -> bool:
+        """Whether this process may still act under its leases."""
+        return not self._declared_dead and self._clock.monotonic() - self._proved_at < self._limit
+
+    def check(self) -> None:
+        """Stop the caller when this process may have been taken for dead.
+
+        Raises:
+            LeaseLost: nothing may be written or sent any more.
+        """
+        if not self.alive:
+            raise LeaseLost("no heartbeat succeeded for too long")
