@@ -7,8 +7,12 @@ import pytest
 from pyflue.stores.memory import MemoryStore
 from pyflue.stores.protocol import Store
 from pyflue.testing.clock import FakeClock
+from pyflue.testing.contracts.events import EventsContract
+from pyflue.testing.contracts.journal import JournalContract
 from pyflue.testing.contracts.ledger import LedgerContract
+from pyflue.testing.contracts.outbox import OutboxContract
 from pyflue.testing.contracts.stage import OtherStore
+from pyflue.testing.contracts.steps import StepsContract
 
 
 @pytest.fixture
@@ -30,4 +34,20 @@ def other_store(store: MemoryStore) -> OtherStore:
 
 
 class TestMemoryLedger(LedgerContract):
+    pass
+
+
+class TestMemoryJournal(JournalContract):
+    pass
+
+
+class TestMemoryEvents(EventsContract):
+    pass
+
+
+class TestMemorySteps(StepsContract):
+    pass
+
+
+class TestMemoryOutbox(OutboxContract):
     pass
