@@ -105,7 +105,11 @@ def test_an_own_server_ends_when_the_process_that_started_it_is_killed(kind: str
         time.sleep(0.05)
 
 
-def test_packaged_servers_serve_where_none_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reachable", [True, False])
+def test_packaged_servers_serve_where_none_is_installed(monkeypatch: pytest.MonkeyPatch, *, reachable: bool) -> None:
+    """As root, PostgreSQL runs as another user, who may not reach a virtual environment in somebody's home."""
+    if not reachable:
+        monkeypatch.setattr(services, "_everybody_reaches", lambda _folder: False)
     monkeypatch.delenv("TEST_PG_DSN", raising=False)
     monkeypatch.delenv("TEST_REDIS_URL", raising=False)
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable))
