@@ -11,8 +11,12 @@ import pytest
 from pyflue.stores.postgres import PostgresStore
 from pyflue.stores.protocol import Store
 from pyflue.testing.clock import FakeClock
+from pyflue.testing.contracts.events import EventsContract
+from pyflue.testing.contracts.journal import JournalContract
 from pyflue.testing.contracts.ledger import LedgerContract
+from pyflue.testing.contracts.outbox import OutboxContract
 from pyflue.testing.contracts.stage import OtherStore
+from pyflue.testing.contracts.steps import StepsContract
 from tests.services import fresh_database
 
 TABLES = "sessions, entries, admissions, dispatches, runs, events, outbox, steps, workers, schedules"
@@ -57,4 +61,20 @@ async def other_store(store: PostgresStore, dsn: str, clock: FakeClock) -> Async
 
 
 class TestPostgresLedger(LedgerContract):
+    pass
+
+
+class TestPostgresJournal(JournalContract):
+    pass
+
+
+class TestPostgresEvents(EventsContract):
+    pass
+
+
+class TestPostgresSteps(StepsContract):
+    pass
+
+
+class TestPostgresOutbox(OutboxContract):
     pass

@@ -8,12 +8,11 @@ from typing import Final
 from msgspec import Struct
 
 from pyflue.clock import Clock, SystemClock
-from pyflue.dispatches import Admission, DedupeKey, QueueLimits, Receipt, Refusal
+from pyflue.dispatches import Admission, DedupeKey, QueueLimits, Receipt, Refusal, encode_input
 from pyflue.errors import StoreUnavailableError
 from pyflue.events import DispatchAccepted, encode_event
 from pyflue.stores.postgres.arrays import Blobs, Numbers, Texts
 from pyflue.stores.postgres.pool import Pool, Row
-from pyflue.stores.postgres.rows import encode
 
 _ROWS: Final = 256  # admissions a statement
 _ROUNDS: Final = 10  # of looking for who won a key that vanished in between; more than one is already rare
@@ -99,7 +98,7 @@ class Admissions:
             "agents": Texts([a.address.agent for a in admissions]),
             "instances": Texts([a.address.instance_id for a in admissions]),
             "names": Texts([a.address.name for a in admissions]),
-            "inputs": Blobs([encode(a.input) for a in admissions]),
+            "inputs": Blobs([encode_input(a.input) for a in admissions]),
             "hashes": Blobs([a.body_hash or b"" for a in admissions]),
             "lifetimes": Numbers([_lifetime(a) for a in admissions]),
             "replays": Texts([a.replay_of or "" for a in admissions]),

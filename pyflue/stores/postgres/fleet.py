@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import LiteralString, cast
+from typing import Final, LiteralString, cast
 
 import psycopg
 from psycopg import AsyncConnection
 
 from pyflue.clock import Clock
 from pyflue.dispatches import Lease, WorkerRow
-from pyflue.ids import SessionId, WorkerId
+from pyflue.ids import OutboxId, SessionId, WorkerId
 from pyflue.stores.postgres.arrays import Texts
 from pyflue.stores.postgres.pool import Pool, Row
 from pyflue.stores.postgres.rows import lease_of
 from pyflue.stores.protocol import Heartbeat
 from pyflue.stores.queries import Queries
+
+_LOCK_TIMEOUT: Final = 2.0  # seconds; a heartbeat must not wait for long on what is only a short cut
 
 
 class LivenessLock:
@@ -34,14 +38,15 @@ class LivenessLock:
     async def hold(self, key: int) -> bool:
         """Take the lock, or make sure it is still held; True if so. A failure is not an error: it is tried again."""
         try:
-            if self._connection is None:
-                self._connection = await self._connect()
-            # Asked each time: the answer proves the connection, and an advisory lock may be taken twice.
-            name = "store_ready" if self._held == key else "fleet_register.lock"
-            cursor = await self._connection.execute(cast(LiteralString, self._queries[name]), {"key": key})
-            row = await cursor.fetchone()
-            self._held = key if row is not None and row[0] else None
-        except (psycopg.Error, OSError):
+            async with asyncio.timeout(_LOCK_TIMEOUT):
+                if self._connection is None:
+                    self._connection = await self._connect()
+                # Once held, any answer proves the connection, and with it the lock.
+                name = "store_ready" if self._held == key else "fleet_register.lock"
+                cursor = await self._connection.execute(cast(LiteralString, self._queries[name]), {"key": key})
+                row = await cursor.fetchone()
+                self._held = key if row is not None and row[0] else None
+        except (psycopg.Error, OSError, TimeoutError):
             await self.drop()
         return self._held == key
 
@@ -104,6 +109,15 @@ class PostgresFleet:
 
     async def free(self, limit: int) -> list[SessionId]:
         rows = await self._pool.write("fleet_free", {"limit": limit, "now": self._now()})
+        return [row[0] for row in rows]
+
+    async def disown(
+        self, worker_id: WorkerId, sessions: Sequence[SessionId], items: Sequence[OutboxId]
+    ) -> list[SessionId]:
+        rows = await self._pool.write(
+            "fleet_disown",
+            {"worker": worker_id, "sessions": Texts(sessions), "items": Texts(items), "now": self._now()},
+        )
         return [row[0] for row in rows]
 
     async def unclaimable(self, after: timedelta, limit: int, worker_id: WorkerId) -> list[Lease]:

@@ -11,13 +11,13 @@ from msgspec import Raw
 from pyflue.dispatches import (
     Dispatch,
     DispatchError,
-    DispatchInput,
     DispatchResult,
     Lease,
     OutboxDraft,
     OutboxItem,
     SessionAddress,
     WorkerRow,
+    decode_input,
 )
 from pyflue.entries import SummaryEntry, encode_entry, kind_of_entry
 from pyflue.events import encode_event, type_of
@@ -27,7 +27,7 @@ from pyflue.stores.postgres.pool import Row
 from pyflue.stores.protocol import SessionRow, TurnWrite
 
 encode: Final = msgspec.json.Encoder().encode
-_read_input: Final = msgspec.json.Decoder(DispatchInput).decode
+
 _read_result: Final = msgspec.json.Decoder(DispatchResult).decode
 _read_error: Final = msgspec.json.Decoder(DispatchError).decode
 
@@ -87,7 +87,7 @@ def dispatch_of(row: Row) -> Dispatch:
         row[0],
         row[1],
         row[2],
-        _read_input(row[3]),
+        decode_input(row[3]),
         row[4],
         row[5],
         row[6],

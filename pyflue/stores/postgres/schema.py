@@ -15,9 +15,9 @@ from pyflue.stores.queries import Queries
 
 async def applied_migrations(pool: Pool) -> list[AppliedMigration]:
     """Read which migrations this database remembers; none if it was never migrated."""
-    if not (await pool.read("schema_create.exists", {}))[0][0]:
+    if not (await pool.read("store_ready.schema_exists", {}))[0][0]:
         return []
-    return [AppliedMigration(*row) for row in await pool.read("schema_applied", {})]
+    return [AppliedMigration(*row) for row in await pool.read("store_ready.schema_applied", {})]
 
 
 async def migrate(conninfo: str, queries: Queries, known: Sequence[Migration]) -> list[str]:
@@ -32,9 +32,9 @@ async def migrate(conninfo: str, queries: Queries, known: Sequence[Migration]) -
     except (psycopg.OperationalError, OSError) as error:
         raise unavailable(error) from None
     try:
-        await _run(connection, queries["schema_create.lock"])
-        await _run(connection, queries["schema_create"])
-        cursor = await _run(connection, queries["schema_applied"])
+        await _run(connection, queries["store_ready.schema_lock"])
+        await _run(connection, queries["store_ready.schema_create"])
+        cursor = await _run(connection, queries["store_ready.schema_applied"])
         applied = [AppliedMigration(*row) for row in await cursor.fetchall()]
         missing = missing_migrations(known, applied)
         for migration in missing:
@@ -50,7 +50,7 @@ async def _apply(connection: AsyncConnection[Row], queries: Queries, migration: 
     async with connection.transaction():
         await _run(connection, migration.sql)
         await connection.execute(
-            cast(LiteralString, queries["schema_record"]),
+            cast(LiteralString, queries["store_ready.schema_record"]),
             {"number": migration.number, "migration": migration.name, "checksum": migration.checksum},
         )
 

@@ -15,6 +15,7 @@ values (%(worker)s, %(host)s, %(pid)s::bigint, 'live', %(agents)s::text[], coale
    set host = excluded.host, pid = excluded.pid, status = 'live', agents = excluded.agents,
        started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at, expires_at = excluded.expires_at,
        liveness_key = excluded.liveness_key
+returning id
 
 -- name: fleet_register.lock
 -- Take the liveness lock of this process, on a connection of its own: it is free again the moment the process dies.
@@ -45,7 +46,7 @@ select beat.liveness_key,
 
 -- name: fleet_drain
 -- Mark a live worker draining: it claims no more. Locks its row.
-update workers set status = 'draining' where id = %(worker)s and status = 'live'
+update workers set status = 'draining' where id = %(worker)s and status = 'live' returning id
 
 -- name: fleet_retire
 -- Mark a worker dead and free what it holds, at once. Locks its row, then its sessions.
@@ -57,6 +58,7 @@ update sessions
        lease_token = lease_token + 1,
        due_at = coalesce(due_at, %(now)s::timestamptz, now())
  where lease_owner = %(worker)s
+returning id
 
 -- name: fleet_reap
 -- Mark dead whoever is: its lease ran out, or its liveness lock is free and its heartbeat old. The lock is only tried
@@ -103,6 +105,27 @@ update sessions s
   from orphans
  where s.id = orphans.id
 returning s.id
+
+-- name: fleet_disown
+-- Free the sessions and the items this worker holds beyond those it names. Locks those sessions, then those items,
+-- whose next taker is told that an earlier attempt may have reached the platform.
+with strays as (
+    update sessions
+       set lease_owner = null,
+           lease_token = lease_token + 1,
+           due_at = coalesce(due_at, %(now)s::timestamptz, now())
+     where lease_owner = %(worker)s
+       and id <> all (%(sessions)s::text[])
+    returning id
+),
+items as (
+    update outbox
+       set lease_owner = null
+     where status = 'sending'
+       and lease_owner = %(worker)s
+       and id <> all (%(items)s::text[])
+)
+select id from strays
 
 -- name: fleet_unclaimable
 -- Take due sessions whose agent nobody has offered for a while. Skips locked rows.

@@ -1,4 +1,4 @@
--- name: schema_create
+-- name: store_ready.schema_create
 -- Create the table that remembers which migrations were applied.
 create table if not exists schema_migrations (
     number integer primary key,
@@ -7,19 +7,19 @@ create table if not exists schema_migrations (
     applied_at timestamptz not null default now()
 )
 
--- name: schema_create.lock
+-- name: store_ready.schema_lock
 -- Wait until nobody else migrates this database. Held until the connection ends.
 select pg_advisory_lock(hashtextextended('pyflue.schema_migrations', 0))
 
--- name: schema_create.exists
+-- name: store_ready.schema_exists
 -- Tell whether this database was ever migrated.
 select to_regclass('schema_migrations') is not null
 
--- name: schema_applied
+-- name: store_ready.schema_applied
 -- Read which migrations were applied.
 select number, name, checksum from schema_migrations order by number
 
--- name: schema_record
+-- name: store_ready.schema_record
 -- Remember a migration, in the transaction that applied it.
 insert into schema_migrations (number, name, checksum)
 values (%(number)s::integer, %(migration)s, %(checksum)s)
