@@ -183,7 +183,7 @@ class RedisBell:
         self._rings.clear()
         self._announcements.clear()
         self._quiet_until = self._clock.monotonic() + QUIET_AFTER_LOSS
-        _log.warning("bell.lost", extra={"reason": type(error).__name__, "dropped": self.dropped})
+        _warn("bell.lost", reason=type(error).__name__, dropped=self.dropped)
 
 
 class _Subscriber:
@@ -233,7 +233,7 @@ class _Subscriber:
                     await pubsub.subscribe(*(self._prefix + stream for stream in streams))
                 await self._read(pubsub)
             except _CONNECTION_ERRORS as error:
-                _log.warning("bell.unsubscribed", extra={"reason": type(error).__name__})
+                _warn("bell.unsubscribed", reason=type(error).__name__)
             finally:
                 self._pubsub = None
                 with suppress(*_CONNECTION_ERRORS):
@@ -261,6 +261,11 @@ def _client(url: str, timeout: float) -> _Client:
     untyped: Any = Redis  # redis-py leaves the parameters of from_url open
     never = Retry(NoBackoff(), 0)
     return untyped.from_url(url, retry=never, socket_timeout=timeout, socket_connect_timeout=timeout, max_connections=4)
+
+
+def _warn(event: str, **fields: str | int) -> None:
+    """Log in the shape of ``observers.logs``, which a bell, being of another family, does not import."""
+    _log.warning(event, extra={"pyflue_fields": fields})
 
 
 def _take(waiting: dict[_Waiting, None]) -> list[_Waiting]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any, Final
+from typing import Any
 
 from litestar import Litestar, Request, Response, asgi
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
 from pyflue.ids import encode_base32
+from pyflue.observers.logs import log
 from pyflue_web.deps import WebDeps
 from pyflue_web.health import live, ready
 from pyflue_web.problems import failure_answer, http_answer
 from pyflue_web.responses import respond
 from pyflue_web.webhooks import Webhooks
 
-_log: Final = logging.getLogger("pyflue.web")
 _Request = Request[Any, Any, Any]
 
 
@@ -32,7 +31,7 @@ def create_app(deps: WebDeps) -> Litestar:
 
     def failed(_: _Request, error: Exception) -> Response[bytes]:
         reference = encode_base32(deps.ids.random_bits(80), 16)
-        _log.error("request.failed", extra={"reference": reference}, exc_info=error)
+        log("request.failed", level="error", exc_info=error, reference=reference)
         return respond(failure_answer(reference))
 
     return Litestar(

@@ -7,7 +7,6 @@ platforms choose, and it needs neither parsing nor injection.
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from typing import Final
 
@@ -18,6 +17,7 @@ from pyflue.dispatches import Receipt
 from pyflue.errors import BodyTooLargeError, MalformedRequestError, PyFlueError, UnknownChannelError
 from pyflue.ids import encode_base32
 from pyflue.mailbox.admit import admission_of
+from pyflue.observers.logs import log
 from pyflue.wire import accepted
 from pyflue_web.deps import WebDeps
 from pyflue_web.problems import (
@@ -31,8 +31,6 @@ from pyflue_web.problems import (
 
 BODY_TIMEOUT: Final = 10.0  # seconds a sender may take for its body; no platform waits longer for an answer
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context, level 1
-
-_log: Final = logging.getLogger("pyflue.web")
 
 
 class Webhooks:
@@ -56,15 +54,13 @@ class Webhooks:
         milliseconds = int((self._deps.clock.monotonic() - began) * 1000)
         if answer is not None:
             await _send(send, answer)
-        _log.info(
+        log(
             "webhook.answered",
-            extra={
-                "channel": name if name in self._deps.channels else "",
-                "status": answer.status if answer else 0,
-                "code": answer.code if answer else "disconnected",
-                "dispatch_id": ",".join(dispatches),
-                "duration_ms": milliseconds,
-            },
+            channel=name if name in self._deps.channels else "",
+            status=answer.status if answer else 0,
+            code=answer.code if answer else "disconnected",
+            dispatch_id=",".join(dispatches),
+            duration_ms=milliseconds,
         )
 
     async def _answer(self, name: str, scope: HTTPScope, receive: Receive, dispatches: list[str]) -> HttpAnswer | None:
@@ -128,7 +124,7 @@ class Webhooks:
 
     def _failed(self, name: str, error: Exception) -> HttpAnswer:
         reference = encode_base32(self._deps.ids.random_bits(80), 16)
-        _log.error("request.failed", extra={"channel": name[:64], "reference": reference}, exc_info=error)
+        log("request.failed", level="error", exc_info=error, channel=name[:64], reference=reference)
         return failure_answer(reference)
 
 
