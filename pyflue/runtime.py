@@ -186,7 +186,7 @@ async def assemble(project: Project, *, bell: Bell | None = None) -> Runtime:
     """Build and open the parts; the caller closes the runtime."""
     settings = project.settings
     registry = discover(project.root, settings.agents.directories)
-    channels = build_channels(settings.channels, project.secrets, timeout=seconds(settings.outbox.timeout))
+    channels = build_channels(settings.channels, project.secrets, timeout=settings.outbox.timeout)
     store = open_store(project.database_url, pool=settings.storage.pool)
     if is_embedded(project):
         await store.migrate()
