@@ -31,7 +31,7 @@ from pyflue_workers.broker import WakeBroker
 
 THREADS: Final = 4  # they only hand over; the turns share one event loop
 RESTART_DELAY: Final = 0.5  # seconds before a consumer that lost Redis tries again; Dramatiq's own default is 3
-IDLE_MS: Final = 1_000  # one BLMOVE waits so long, so that a stopping consumer notices
+IDLE_MS: Final = 500  # one BLMOVE waits so long, and a stopping thread or consumer notices as late
 STOP_MS: Final = 3_000  # for Dramatiq's threads to end
 START_FOR: Final = 30.0  # seconds an unreachable store is waited for at the start
 START_PAUSE: Final = 0.5  # seconds between those tries
