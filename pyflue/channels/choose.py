@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Final
 
 import httpx2
@@ -14,7 +13,7 @@ from pyflue.channels.protocol import Channel
 from pyflue.channels.slack import SlackChannel
 from pyflue.channels.standard import StandardChannel
 from pyflue.clock import Clock, SystemClock
-from pyflue.config import ChannelSettings, Secrets
+from pyflue.config import ChannelSettings, Secrets, seconds
 from pyflue.errors import ConfigurationError
 
 
@@ -34,11 +33,11 @@ _KINDS: Final = {
 
 
 def build_channels(
-    channels: Mapping[str, ChannelSettings], secrets: Secrets, *, timeout: timedelta, clock: Clock | None = None
+    channels: Mapping[str, ChannelSettings], secrets: Secrets, *, timeout: float, clock: Clock | None = None
 ) -> dict[str, Channel]:
     """Build every configured channel whose secrets are set; ``unbuilt_channels`` says why one is missing.
 
-    ``timeout`` bounds each call to a platform. Nothing is opened before the first call.
+    ``timeout``, in seconds, bounds each call to a platform. Nothing is opened before the first call.
 
     Raises:
         ConfigurationError: a channel we do not know, an address that is none, a secret that cannot be one, or a
@@ -48,7 +47,7 @@ def build_channels(
         _check(name, settings)
     missing = unbuilt_channels(channels, secrets)
     return {
-        name: _KINDS[name].build(settings, secrets, timeout=timeout, clock=clock or SystemClock())
+        name: _KINDS[name].build(settings, secrets, timeout=seconds(timeout), clock=clock or SystemClock())
         for name, settings in channels.items()
         if name not in missing
     }

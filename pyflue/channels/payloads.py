@@ -44,6 +44,8 @@ def decode(channel: str, body: bytes | str, shape: type[T]) -> T:
         MalformedRequestError: not JSON, not UTF-8, nested too deep, or a field is missing or of another type.
     """
     try:
+        if isinstance(body, bytes):
+            body.decode()  # fields that are skipped or kept raw are not checked below
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
         raise MalformedRequestError(channel, f"{_QUOTED_VALUE.sub('…', str(error))}.") from error

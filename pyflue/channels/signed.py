@@ -71,11 +71,11 @@ def signed_delivery(channel: str, secret: Secret, message: SampleMessage, now: d
         body, headers = _github(message, now)
         headers |= sign_github(text_keys(secret)[0], body)
     elif channel == "slack":
-        body, headers = _slack(message), {}
-        headers |= sign_slack(text_keys(secret)[0], body, now)
+        body = _slack(message)
+        headers = sign_slack(text_keys(secret)[0], body, now)
     else:
-        body, headers = _standard(message), {}
-        headers |= sign_standard(standard_keys(channel, secret)[0], message.delivery_id, body, now)
+        body = _standard(message)
+        headers = sign_standard(standard_keys(channel, secret)[0], message.delivery_id, body, now)
     return SignedDelivery(f"/webhooks/{channel}", {"content-type": JSON, **headers}, body)
 
 

@@ -56,7 +56,7 @@ class StandardMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """The body of a message to the ``standard`` channel; the module's description explains the fields."""
 
     thread: Name
-    text: Annotated[str, Meta(min_length=1)]
+    text: Annotated[str, Meta(pattern=r"\S")]
     type: str = "message"
     id: str = ""
     session: Name = "default"
@@ -106,6 +106,10 @@ class StandardChannel:
         if decode(self.name, request.body, _Envelope).type != "message":
             return ignored("not_handled")
         message = decode(self.name, request.body, StandardMessage)
+        if bytes(message.payload):
+            decode(
+                self.name, bytes(message.payload), object
+            )  # it is passed on raw, so it must be JSON to the last escape
         return [self._event(message, key, request.body)]
 
     def _event(self, message: StandardMessage, key: str, body: bytes) -> InboundEvent:
