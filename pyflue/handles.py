@@ -18,7 +18,13 @@ from msgspec import Raw, Struct
 
 from pyflue.agents import AgentCreateContext, CreatedAgent, ResolvedAgent, build, default_name, is_created_agent
 from pyflue.dispatches import DedupeKey, DispatchInput, SessionAddress
-from pyflue.errors import ConfigurationError, DispatchAbortedError, DispatchFailedError, InvalidInputError, SelfPromptError
+from pyflue.errors import (
+    ConfigurationError,
+    DispatchAbortedError,
+    DispatchFailedError,
+    InvalidInputError,
+    SelfPromptError,
+)
 from pyflue.ids import DispatchId
 from pyflue.observers.logs import log
 from pyflue.results import HarnessResult, result_of_dispatch
@@ -130,7 +136,7 @@ class PyFlueSession:
 async def init_agent(
     agent: CreatedAgent,
     *,
-    id: str = "default",  # noqa: A002 - the public name since 0.2
+    id: str = "default",
     payload: object = None,
     config_path: str | Path | None = None,
     on_event: PyFlueEventCallback | None = None,
@@ -144,9 +150,7 @@ async def init_agent(
         ConfigurationError: not a created agent, a bad id, or an agent that cannot be built.
     """
     if not is_created_agent(agent):
-        raise ConfigurationError(
-            "init_agent() requires a created agent.", fix="Pass what create_agent() returned."
-        )
+        raise ConfigurationError("init_agent() requires a created agent.", fix="Pass what create_agent() returned.")
     _check_id(id)
     runtime = await current_runtime(config_path)
     name = runtime.registry.name_of(agent) or default_name(agent)

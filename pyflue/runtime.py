@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -86,7 +86,7 @@ class Runtime:
                     await anext(grown)
 
     async def events(self, stream: str, after: int = 0, *, follow: bool = False) -> AsyncIterator[StoredEvent]:
-        """Yield a dispatch's events in order; with ``follow``, also later ones until it is settled and its replies are out."""
+        """Yield a dispatch's events in order; ``follow`` goes on until it is settled and its replies are out."""
         async with self.bell.listen(stream) as grown:
             while True:
                 page = await self.store.events.read(stream, after, EVENT_PAGE)
@@ -165,7 +165,7 @@ _defaults: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictio
 @asynccontextmanager
 async def open_runtime(
     project: Project | str | Path = "pyflue.toml", *, bell: Bell | None = None
-) -> AsyncIterator[Runtime]:
+) -> AsyncGenerator[Runtime]:
     """Open a runtime for the block and make it the one ``init_agent`` uses inside.
 
     Raises:
@@ -206,7 +206,7 @@ def default_bell(project: Project) -> Bell:
     broker = project.settings.broker
     if not broker.url:
         return LocalBell(None)
-    from pyflue.bells.redis import RedisBell  # noqa: PLC0415 - the embedded default does without redis
+    from pyflue.bells.redis import RedisBell  # the embedded default does without redis
 
     return RedisBell(broker.url, broker.namespace)
 

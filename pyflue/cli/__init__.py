@@ -69,5 +69,5 @@ def main() -> None:
     try:
         build(chosen)()
     except PyFlueError as error:
-        print(f"pyflue: {error}", file=sys.stderr)  # noqa: T201 - the command line's own output
+        print(f"pyflue: {error}", file=sys.stderr)
         sys.exit(EXIT_FAILURE)

@@ -8,14 +8,12 @@ tool call, which is the point of PyFlue.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -110,10 +108,11 @@ class _Demo:
 
 def command() -> None:
     """Run the main job end to end on the embedded default, print each step, and exit with a summary."""
-    began = time.monotonic()
+    clock = SystemClock()
+    began = clock.monotonic()
     with tempfile.TemporaryDirectory(prefix="pyflue-demo-") as folder:
         counts = asyncio.run(_demo(Path(folder)))
-    seconds = time.monotonic() - began
+    seconds = clock.monotonic() - began
     _say("")
     _say(
         f"Done in {seconds:.1f} s: {counts} messages accepted, {counts} answered, each exactly once; "
@@ -209,21 +208,20 @@ def _show_reply(posted: Posted) -> None:
     _say("reply      " + textwrap.shorten(posted.text.replace("\n", " / "), 100))
 
 
-async def _in_time(step: AsyncIterator[None] | object, stuck: str) -> None:
+async def _in_time(step: Coroutine[None, None, None], stuck: str) -> None:
     try:
-        await asyncio.wait_for(step, PATIENCE)  # pyright: ignore[reportArgumentType]
+        await asyncio.wait_for(step, PATIENCE)
     except TimeoutError as error:
         raise DemoFailed(stuck) from error
 
 
 @asynccontextmanager
-async def _server(folder: Path, port: int, client: httpx2.AsyncClient) -> AsyncIterator[None]:
+async def _server(folder: Path, port: int, client: httpx2.AsyncClient) -> AsyncGenerator[None]:
     """Run `pyflue dev` as a process of its own, and kill it with SIGKILL at the end of the block."""
     words = [sys.executable, "-m", "pyflue.cli", "dev", "--no-reload", "--port", str(port)]
     log = (folder / "server.log").open("ab")
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    environment["STANDARD_WEBHOOK_SECRET"] = STANDARD_SECRET
-    child = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
+    environment = {"STANDARD_WEBHOOK_SECRET": STANDARD_SECRET}  # nothing of this machine's own settings
+    child = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)  # noqa: ASYNC220 - one, at once
     try:
         await _in_time(_ready(client, port, child, folder), "the server did not start")
         yield

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from importlib import import_module
-from typing import Any
 
 from msgspec import Struct
 
@@ -25,7 +24,7 @@ class Embedded(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def open_embedded(project: Project, host: str, port: int, drain: timedelta) -> AsyncIterator[Embedded]:
+async def open_embedded(project: Project, host: str, port: int, drain: timedelta) -> AsyncGenerator[Embedded]:
     """Run the whole of PyFlue inside the block: the embedded store, a worker, and the front at ``host:port``.
 
     Raises:
@@ -43,9 +42,10 @@ async def open_embedded(project: Project, host: str, port: int, drain: timedelta
             await worker.stop(drain)
 
 
-def _front() -> Any:
+def _front() -> Callable[[Runtime, str, int], AbstractAsyncContextManager[int]]:
     """Load the front, which is a package of its own; pyflue itself must not import it."""
-    return import_module("pyflue_web.embedded").front
+    found: Callable[[Runtime, str, int], AbstractAsyncContextManager[int]] = import_module("pyflue_web.embedded").front
+    return found
 
 
 async def until_told_to_stop() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import Any
 
 from pyflue.errors import ConfigurationError
 
 
-def load_process(name: str) -> Any:
+def load_process(name: str) -> Callable[..., None]:
     """Return the function that runs a process, such as ``web`` or ``worker``.
 
     Raises:
@@ -21,4 +21,5 @@ def load_process(name: str) -> Any:
             cause="Its entry point is missing from the pyflue distribution.",
             fix="Install pyflue again.",
         )
-    return found[0].load()
+    process: Callable[..., None] = found[0].load()
+    return process

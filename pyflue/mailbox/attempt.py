@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -63,7 +63,7 @@ async def attempt(place: Workplace, journal: SessionJournal, mailbox: Mailbox, d
     head = journal.head
     place.running[dispatch.id] = control
     try:
-        verdict = await _stoppable(control, partial(_run, place, journal, begun, control))
+        verdict = await _stoppable(control, _run(place, journal, begun, control))
     finally:
         del place.running[dispatch.id]
     return _spend(verdict, begun.attempts, limits, progressed=journal.head > head)
@@ -84,9 +84,9 @@ def _input_entry(dispatch: Dispatch) -> InputEntry:
     return InputEntry(given.text, given.role, given.type, given.attributes)
 
 
-async def _stoppable(control: TurnControl, run: Callable[[], asyncio.Future[Verdict] | object]) -> Verdict:
+async def _stoppable(control: TurnControl, run: Coroutine[None, None, Verdict]) -> Verdict:
     """Run the attempt in a task of its own, so that an abort, a drain or a lost lease can cancel just it."""
-    task: asyncio.Task[Verdict] = asyncio.ensure_future(run())  # pyright: ignore[reportArgumentType]
+    task = asyncio.create_task(run, name="pyflue-attempt")
     control.attach(task)
     try:
         await asyncio.wait({task})

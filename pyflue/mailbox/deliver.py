@@ -77,8 +77,6 @@ async def _failed(place: Workplace, item: OutboxItem, failure: SendFailure) -> O
 async def _delay(place: Workplace, item: OutboxItem, delay: timedelta, reason: str, *, ambiguous: bool) -> None:
     delay_ms = round(delay.total_seconds() * 1000)
     event = ReplyDelayed(item.id, item.channel, delay_ms, reason)
-    await patiently(
-        place.liveness, lambda: place.store.outbox.retry(item, delay, reason, event, ambiguous=ambiguous)
-    )
+    await patiently(place.liveness, lambda: place.store.outbox.retry(item, delay, reason, event, ambiguous=ambiguous))
     place.bell.announce(item.dispatch_id)
     log("reply.delayed", channel=item.channel, delay_ms=delay_ms, attempts=item.attempts)

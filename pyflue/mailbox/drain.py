@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pyflue.dispatches import Dispatch, Lease, Mailbox
 from pyflue.errors import HandBack, LeaseLost, UnknownEntryKindError
 from pyflue.mailbox.attempt import attempt, newer_entry
@@ -14,9 +16,9 @@ from pyflue.session.turn import Parked
 
 
 async def drain(place: Workplace, lease: Lease, until: int | None = None) -> None:
-    """Work a leased mailbox until it is empty, its head is not due, or position ``until`` is settled; then give the lease back.
+    """Work a leased mailbox until it is empty, its head is not due, or position ``until`` is settled.
 
-    A lease lost midway ends the call quietly; what was appended under it stays. The mailbox is read again after
+    Then the lease goes back. A lease lost midway ends the call quietly; what was appended under it stays. The mailbox is read again after
     each dispatch, and the lease is given back only if nothing arrived since that reading.
     """
     with bind(session_id=lease.session_id):
@@ -24,10 +26,10 @@ async def drain(place: Workplace, lease: Lease, until: int | None = None) -> Non
         loaded = False
         try:
             while True:
-                mailbox = await patiently(place.liveness, lambda: place.store.ledger.mailbox(lease))
+                mailbox = await patiently(place.liveness, partial(place.store.ledger.mailbox, lease))
                 head = _due(mailbox)
                 if head is None or place.draining or _is_done(mailbox, until):
-                    if await patiently(place.liveness, lambda: place.store.ledger.release(lease, mailbox.seen)):
+                    if await patiently(place.liveness, partial(place.store.ledger.release, lease, mailbox.seen)):
                         return
                     continue
                 if not loaded:

@@ -9,7 +9,9 @@ from pyflue.dispatches import Dispatch, OutboxDraft, ReplyAddress
 from pyflue.mailbox.workplace import Workplace
 
 
-def draft(place: Workplace, dispatch: Dispatch, address: ReplyAddress, text: str, call_id: str) -> tuple[OutboxDraft, ...]:
+def draft(
+    place: Workplace, dispatch: Dispatch, address: ReplyAddress, text: str, call_id: str
+) -> tuple[OutboxDraft, ...]:
     """Cut a reply into parts and give each its key: the same call always makes the same keys."""
     channel = place.channels.get(address.channel)
     parts = [text] if channel is None else channel.split(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import assert_never
 
-from pyflue.dispatches import Dispatch, DispatchError, DispatchResult, Mailbox, OutboxDraft
+from pyflue.dispatches import Dispatch, DispatchError, Mailbox
 from pyflue.entries import AdvisoryEntry, AnswerEntry, Entry, JournalLine, ToolResultEntry, ToolStartedEntry
 from pyflue.events import DispatchHandedBack, DispatchParked, DispatchSettled, Event
 from pyflue.mailbox.replies import automatic_reply, failure_reply
@@ -16,7 +16,7 @@ from pyflue.session.loop import answered
 from pyflue.session.resume import of_dispatch, open_calls, result_of, tally
 from pyflue.session.toolcalls import UNKNOWN_OUTCOME
 from pyflue.session.turn import Aborted, Completed, Failed, Parked, Verdict
-from pyflue.stores.protocol import Settlement, TurnWrite
+from pyflue.stores.protocol import Settlement
 
 NOT_RUN = "This call was not run: the request ended before it started."
 STOPPED = "The request above was stopped before it was finished."
@@ -93,7 +93,8 @@ def _completed(place: Workplace, journal: SessionJournal, dispatch: Dispatch, ve
         recorded = (answered(verdict.answer, used.turns, journal.head + 1, verdict.duration_ms),)
     settled = DispatchSettled("completed", used.turns, used.usage, len(drafts))
     entries = (*verdict.entries, *_closing(lines))
-    return _settlement(journal, dispatch, entries, (*recorded, settled), drafts, result=result)
+    write = journal.write_of(dispatch.id, entries, (*recorded, settled), drafts)
+    return Settlement(write, "completed", result)
 
 
 def _failed(place: Workplace, journal: SessionJournal, dispatch: Dispatch, verdict: Failed) -> Settlement:
@@ -101,8 +102,8 @@ def _failed(place: Workplace, journal: SessionJournal, dispatch: Dispatch, verdi
     drafts = failure_reply(place, dispatch)
     used = tally(lines)
     settled = DispatchSettled("failed", used.turns, used.usage, len(drafts), verdict.code, verdict.message)
-    error = DispatchError(verdict.code, verdict.message)
-    return _settlement(journal, dispatch, _ending(lines, "failed", FAILED), (settled,), drafts, error=error)
+    write = journal.write_of(dispatch.id, _ending(lines, "failed", FAILED), (settled,), drafts)
+    return Settlement(write, "failed", error=DispatchError(verdict.code, verdict.message))
 
 
 def _aborted(journal: SessionJournal, dispatch: Dispatch) -> Settlement:
@@ -111,21 +112,6 @@ def _aborted(journal: SessionJournal, dispatch: Dispatch) -> Settlement:
     settled = DispatchSettled("aborted", used.turns, used.usage)
     write = journal.write_of(dispatch.id, _ending(lines, "aborted", STOPPED), (settled,))
     return Settlement(write, "aborted")
-
-
-def _settlement(
-    journal: SessionJournal,
-    dispatch: Dispatch,
-    entries: tuple[Entry, ...],
-    events: tuple[Event, ...],
-    drafts: tuple[OutboxDraft, ...],
-    *,
-    result: DispatchResult | None = None,
-    error: DispatchError | None = None,
-) -> Settlement:
-    write = journal.write_of(dispatch.id, entries, events)
-    write = TurnWrite(write.dispatch_id, write.head, entries, events, drafts)
-    return Settlement(write, "completed" if error is None else "failed", result, error)
 
 
 def _with(journal: SessionJournal, dispatch: Dispatch, entries: tuple[Entry, ...]) -> list[JournalLine]:

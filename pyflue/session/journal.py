@@ -135,10 +135,14 @@ class SessionJournal:
             return settled
 
     def write_of(
-        self, dispatch_id: DispatchId, entries: tuple[Entry, ...], events: tuple[Event, ...]
+        self,
+        dispatch_id: DispatchId,
+        entries: tuple[Entry, ...],
+        events: tuple[Event, ...],
+        outbox: tuple[OutboxDraft, ...] = (),
     ) -> TurnWrite:
-        """Make the write part of a settlement or a parking; the numbers are filled in when it is done."""
-        return self._write(dispatch_id, entries, events)
+        """Make the write part of a settlement; its head is set again when it is done."""
+        return self._write(dispatch_id, entries, events, outbox)
 
     async def park(self, dispatch_id: DispatchId, event: Event, delay: timedelta, *, refund: bool) -> None:
         """Put the dispatch back with a time before which it is not worked."""

@@ -107,9 +107,13 @@ def over_limit(turn: Turn, lines: list[JournalLine]) -> Failed | None:
     if used.turns >= limits.max_turns:
         return Failed("turn_limit", f"It took {used.turns} turns, and max_turns is {limits.max_turns}.")
     if used.tool_calls > limits.max_tool_calls:
-        return Failed("tool_call_limit", f"It asked for {used.tool_calls} tool calls; the limit is {limits.max_tool_calls}.")
+        return Failed(
+            "tool_call_limit", f"It asked for {used.tool_calls} tool calls; the limit is {limits.max_tool_calls}."
+        )
     if limits.max_tokens_total is not None and used.usage.total_tokens >= limits.max_tokens_total:
-        return Failed("token_limit", f"It used {used.usage.total_tokens} tokens; the limit is {limits.max_tokens_total}.")
+        return Failed(
+            "token_limit", f"It used {used.usage.total_tokens} tokens; the limit is {limits.max_tokens_total}."
+        )
     if turn.clock.monotonic() >= turn.deadline:
         return Failed("deadline", "Its wall-clock budget is used up.")
     return None
@@ -117,14 +121,10 @@ def over_limit(turn: Turn, lines: list[JournalLine]) -> Failed | None:
 
 def verdict_of(turn: Turn, failure: ModelFailure) -> Verdict:
     """Decide what a failed model call means for the dispatch (ARCHITECTURE.md §8)."""
-    match failure.kind:
-        case "rate_limited" | "overloaded":
-            delay = failure.retry_after or timedelta(seconds=turn.retry.rate_limit_delay)
-            return Parked(failure.reason_code, delay, refund=True, message=failure.what)
-        case "transient":
-            delay = pause_before_retry(turn.dispatch.id, turn.dispatch.attempts, turn.retry)
-            return Parked(failure.reason_code, delay, refund=False, message=failure.what)
-        case "context_overflow" | "fatal":
-            return Failed(failure.reason_code, str(failure))
-        case _:
-            assert_never(failure.kind)
+    if failure.kind in {"rate_limited", "overloaded"}:
+        delay = failure.retry_after or timedelta(seconds=turn.retry.rate_limit_delay)
+        return Parked(failure.reason_code, delay, refund=True, message=failure.what)
+    if failure.kind == "transient":
+        delay = pause_before_retry(turn.dispatch.id, turn.dispatch.attempts, turn.retry)
+        return Parked(failure.reason_code, delay, refund=False, message=failure.what)
+    return Failed(failure.reason_code, str(failure))  # context_overflow, fatal

@@ -1,12 +1,12 @@
 """Where a dispatch stands, from its journal lines alone. Pure: recovery and first delivery ask the same question.
 
-    lines of the dispatch               next
-    ──────────────────────────────────  ─────────────────────────────────────────────
-    none                                write the input
-    input                               ask the model
-    answer, some calls without result   run them (those marked started: by their retry policy)
-    answer, every call has a result     ask the model
-    answer without runnable calls       nothing: it is the final answer
+lines of the dispatch               next
+──────────────────────────────────  ─────────────────────────────────────────────
+none                                write the input
+input                               ask the model
+answer, some calls without result   run them (those marked started: by their retry policy)
+answer, every call has a result     ask the model
+answer without runnable calls       nothing: it is the final answer
 """
 
 from __future__ import annotations

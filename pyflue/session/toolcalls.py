@@ -150,8 +150,9 @@ async def _execute(turn: Turn, item: _Ready) -> ToolResultEntry:
     seconds = item.tool.timeout or limits.tool_timeout
     context = CallContext(turn, call, turn.clock.monotonic() + seconds)
     marker = working_on.set(turn.journal.lease.session_id)
+    timer = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds) as timer:
+        async with timer:
             content = render_result(await call_tool(item.tool, item.arguments, context))
     except ToolError as error:
         return _error(call, str(error)).result
@@ -161,7 +162,7 @@ async def _execute(turn: Turn, item: _Ready) -> ToolResultEntry:
         if timer.expired():
             return _error(call, f"The tool was stopped after {seconds:g} seconds. It may have had its effect.").result
         return _error(call, f"TimeoutError: {error}").result
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the tool call: whatever it raises is the model's to read
         return _error(call, f"{type(error).__name__}: {error}").result
     finally:
         working_on.reset(marker)
@@ -216,7 +217,7 @@ class CallContext:
     def deadline(self) -> float:
         return self._deadline
 
-    async def step(self, name: str, run: Callable[[], Awaitable[Any]]) -> Any:
+    async def step(self, name: str, run: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - JSON
         """Run a part of the tool once; see ``ToolContext.step``."""
         recorded = await self._turn.steps.get(self.idempotency_key, name)
         if recorded is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -24,7 +24,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def front(runtime: Runtime, host: str, port: int) -> AsyncIterator[int]:
+async def front(runtime: Runtime, host: str, port: int) -> AsyncGenerator[int]:
     """Serve the front of a runtime while the block runs; yields the port (0 picks a free one).
 
     Raises:
@@ -52,7 +52,7 @@ async def front(runtime: Runtime, host: str, port: int) -> AsyncIterator[int]:
     )
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
-        while not server.started and not serving.done():
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells by an attribute only
             await asyncio.sleep(0.005)
         yield int(listening.getsockname()[1])
     finally:
