@@ -164,11 +164,11 @@ def errors_block() -> str:
 Places = dict[str, tuple[int, int]]
 DISPATCH_PLACES: Final[Places] = {
     "queued": (90, 190),
-    "running": (340, 90),
-    "waiting": (340, 290),
-    "completed": (610, 60),
-    "failed": (610, 190),
-    "aborted": (610, 320),
+    "running": (340, 70),
+    "waiting": (340, 320),
+    "completed": (610, 100),
+    "failed": (610, 195),
+    "aborted": (610, 290),
 }
 OUTBOX_PLACES: Final[Places] = {
     "pending": (90, 120),
