@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import dramatiq
 import pytest
@@ -20,6 +20,7 @@ from pyflue.bells.protocol import Bell
 from pyflue.bells.redis import WAKE_ACTOR, WAKE_QUEUE, RedisBell, encode_wake_up
 from pyflue.ids import SessionId, session_id
 from tests.services import OwnRedis, free_port
+from tests.waiting import until
 
 SESSION = session_id("triage", "thread-1")
 
@@ -49,12 +50,6 @@ async def client(redis_url: str) -> AsyncIterator[Redis]:
 @pytest.fixture(params=["local", "redis"])
 def any_bell(request: pytest.FixtureRequest) -> Bell:
     return LocalBell() if request.param == "local" else request.getfixturevalue("bell")
-
-
-async def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    async with asyncio.timeout(seconds):
-        while not (outcome := condition()) or (asyncio.iscoroutine(outcome) and not await outcome):
-            await asyncio.sleep(0.005)
 
 
 async def queued(client: Redis, namespace: str) -> list[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 from msgspec import Raw
@@ -31,6 +31,7 @@ from pyflue.mailbox import admit
 from pyflue.mailbox.admit import Admitter, admission_of
 from pyflue.stores.memory import MemoryStore
 from pyflue.stores.protocol import DispatchQuery
+from tests.waiting import until
 
 IDS = Ids()
 ADDRESS = SessionAddress("triage", "thread-1")
@@ -91,12 +92,6 @@ def front() -> Front:
 def admission(key: str, text: str = "hello", instance: str = "thread-1", body_hash: bytes | None = None) -> Admission:
     address = SessionAddress("triage", instance)
     return Admission(IDS.dispatch(), address, DispatchInput(text), (DedupeKey("test", key),), body_hash)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_a_receipt_names_the_dispatch_that_is_now_queued(front: Front) -> None:

@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
+from pyflue_workers.process import THREADS, hear_wake_ups
 from redis.asyncio import Redis
 
 from pyflue.bells.redis import WAKE_QUEUE, RedisBell
 from pyflue.clock import SystemClock
 from pyflue.config import BrokerSettings
 from pyflue.ids import SessionId, session_id
-from pyflue_workers.process import THREADS, hear_wake_ups
 from tests.services import OwnRedis, free_port
+from tests.waiting import until
 
 
 def session(n: int) -> SessionId:
@@ -68,12 +69,6 @@ async def bell(redis_url: str, redis_namespace: str) -> AsyncIterator[RedisBell]
 @pytest.fixture
 def broker(redis_url: str, redis_namespace: str) -> BrokerSettings:
     return BrokerSettings(redis_url, redis_namespace)
-
-
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not (outcome := condition()) or (asyncio.iscoroutine(outcome) and not await outcome):
-            await asyncio.sleep(0.002)
 
 
 async def test_an_idle_worker_hears_a_ring_within_milliseconds(
