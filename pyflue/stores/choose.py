@@ -37,8 +37,8 @@ def open_store(url: str, *, pool: int = 6, clock: Clock | None = None) -> Store:
 
 
 def _unknown(url: str) -> ConfigurationError:
-    scheme, colon, _ = url.partition(":")
-    kind = f"{scheme}:" if colon and scheme.isidentifier() else "no scheme"
+    scheme, separator, _ = url.partition("://")
+    kind = f"{scheme}://" if separator and scheme.isalpha() else "no scheme"
     return ConfigurationError(
         f"The storage URL is of a kind that PyFlue does not know ({kind}).",
         fix="Use sqlite:///path/to/file, postgresql://user@host/name, or memory: for tests.",

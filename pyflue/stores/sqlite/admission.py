@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyflue.dispatches import Admission, QueueLimits, Receipt, Refusal, encode_input
 from pyflue.events import DispatchAccepted, encode_event, type_of
-from pyflue.ids import DispatchId
+from pyflue.ids import DispatchId, SessionId
 from pyflue.stores.sqlite.rows import instant_of, span
 from pyflue.stores.sqlite.statements import Statements
 
@@ -13,9 +13,10 @@ def admit_one(work: Statements, admission: Admission, limits: QueueLimits) -> Re
     """Queue the dispatch, or say what it is a duplicate of or why it is refused; then nothing changes."""
     if (earlier := _earlier(work, admission)) is not None:
         return earlier
-    if (refusal := _refusal(work, admission, limits)) is not None:
+    session_id = admission.session_id  # derived from the address, which costs a hash: once is enough
+    if (refusal := _refusal(work, session_id, limits)) is not None:
         return refusal
-    _queue(work, admission)
+    _queue(work, session_id, admission)
     for key in admission.keys:
         work.run(
             "ledger_admit.key",
@@ -41,8 +42,8 @@ def _earlier(work: Statements, admission: Admission) -> Receipt | Refusal | None
     return receipt
 
 
-def _refusal(work: Statements, admission: Admission, limits: QueueLimits) -> Refusal | None:
-    row = work.one("ledger_admit.room", session=admission.session_id)
+def _refusal(work: Statements, session_id: SessionId, limits: QueueLimits) -> Refusal | None:
+    row = work.one("ledger_admit.room", session=session_id)
     in_session, in_deployment = row or (0, 0)
     if in_session >= limits.per_session:
         return Refusal("session_full", limit=limits.per_session)
@@ -51,9 +52,8 @@ def _refusal(work: Statements, admission: Admission, limits: QueueLimits) -> Ref
     return None
 
 
-def _queue(work: Statements, admission: Admission) -> None:
+def _queue(work: Statements, session_id: SessionId, admission: Admission) -> None:
     address = admission.address
-    session_id = admission.session_id
     advanced = work.one(
         "ledger_admit.session",
         session=session_id,

@@ -32,8 +32,8 @@ class Database:
 
     def stop(self) -> None:
         """Finish what is under way and end the threads; blocks."""
-        self._writer.stop()
         self._readers.stop()
+        self._writer.stop()  # last, because the last connection to close copies the log back into the file
 
     async def write(self, function: Callable[[Statements], T]) -> T:
         """Run ``function`` in one transaction; see ``Writer.write``."""

@@ -23,10 +23,10 @@ DEAD_WORKERS_KEPT_FOR: Final = timedelta(days=2)  # which agents were advertised
 class SQLiteFleet:
     def __init__(self, database: Database, liveness: LivenessFiles) -> None:
         self._database = database
-        self._liveness = liveness
+        self.liveness = liveness
 
     async def register(self, worker: WorkerRow, lease_time: timedelta) -> None:
-        await asyncio.to_thread(self._liveness.hold, worker.id)
+        await asyncio.to_thread(self.liveness.hold, worker.id)
         await self._database.write(lambda work: _register(work, worker, lease_time))
 
     async def heartbeat(self, worker_id: WorkerId, lease_time: timedelta) -> Heartbeat:
@@ -39,7 +39,7 @@ class SQLiteFleet:
 
         heard = await self._database.write(beat)
         if heard.alive:
-            await asyncio.to_thread(self._liveness.hold, worker_id)
+            await asyncio.to_thread(self.liveness.hold, worker_id)
         return heard
 
     async def drain(self, worker_id: WorkerId) -> None:
@@ -51,7 +51,7 @@ class SQLiteFleet:
             work.run("fleet_retire", worker=worker_id)
 
         await self._database.write(retire)
-        await asyncio.to_thread(self._liveness.remove, worker_id)
+        await asyncio.to_thread(self.liveness.remove, worker_id)
 
     async def reap(self, grace: timedelta) -> list[WorkerId]:
         dead = await self._database.read(lambda work: self._judge(work, grace))
@@ -65,12 +65,12 @@ class SQLiteFleet:
 
         buried = await self._database.write(bury)
         for worker_id in buried:
-            await asyncio.to_thread(self._liveness.remove, worker_id)
+            await asyncio.to_thread(self.liveness.remove, worker_id)
         return buried
 
     def _judge(self, work: Statements, grace: timedelta) -> list[WorkerId]:
         suspects = work.all("fleet_reap", now=work.now, quiet_since=work.now - span(grace))
-        return [worker for worker, expired in suspects if expired or self._liveness.is_free(worker)]
+        return [worker for worker, expired in suspects if expired or self.liveness.is_free(worker)]
 
     async def free(self, limit: int) -> list[SessionId]:
         orphans = await self._database.read(lambda work: work.all("fleet_free", limit=limit))

@@ -139,17 +139,17 @@ class Writer:
         except sqlite3.Error as error:
             _fail(jobs, StoreUnavailableError(str(error)))
             return
-        for job in jobs:
-            with _Savepoint(connection, job):
-                job.result = job.function(Statements(connection, micros(self._clock.now())))
-            if not connection.in_transaction:
-                _fail(jobs, StoreUnavailableError("the transaction was rolled back"))
-                return
         try:
+            for job in jobs:
+                with _Savepoint(connection, job):
+                    job.result = job.function(Statements(connection, micros(self._clock.now())))
+                if not connection.in_transaction:
+                    _fail(jobs, StoreUnavailableError("the transaction was rolled back"))
+                    return
             connection.execute("commit")
         except sqlite3.Error as error:
             _fail([job for job in jobs if job.error is None], CommitUnknownError(str(error)))
-            if connection.in_transaction:
+            with suppress(sqlite3.Error):  # nothing to roll back
                 connection.execute("rollback")
 
 

@@ -113,7 +113,7 @@ create table events (
     data blob not null,
     at integer not null,
     primary key (stream, seq)
-) strict;
+) strict, without rowid;
 
 create table outbox (
     id text primary key,
