@@ -88,7 +88,7 @@ def create_agent(
     its file's path; elsewhere ``default_name`` and ``build`` say how. ``limits``: what one dispatch may use.
 
     Raises:
-        ConfigurationError: ``initialize`` is not callable, the name cannot be part of an address, or a limit is none.
+        ConfigurationError: ``initialize`` is not callable, the name cannot be part of an address, or a limit is out of range.
     """
     if not callable(initialize):
         raise invalid(
@@ -103,7 +103,9 @@ def create_agent(
 
 def is_created_agent(value: object) -> TypeGuard[CreatedAgent]:
     """Tell whether a value was made by ``create_agent``."""
-    return isinstance(value, CreatedAgent) or getattr(value, "__pyflue_created_agent__", None) is True
+    if isinstance(value, CreatedAgent):
+        return True
+    return not isinstance(value, type) and getattr(value, "__pyflue_created_agent__", None) is True
 
 
 def default_name(agent: CreatedAgent) -> str:

@@ -58,7 +58,6 @@ class AgentProfile(Struct, frozen=True, eq=False):
     tools: Sequence[object] | None = None
     subagents: Sequence[object] | None = None
     compaction: object = None
-    limits: AgentLimits | Mapping[str, Any] | None = None
     max_tokens: int | None = None
 
 
@@ -116,7 +115,7 @@ def resolve_agent_profile(config: AgentRuntimeConfig) -> AgentProfile:
     and subagents are the profile's followed by the configuration's; None only when neither says any.
     """
     base = config.profile or AgentProfile()
-    single = ("name", "description", "model", "instructions", "thinking_level", "compaction", "limits", "max_tokens")
+    single = ("name", "description", "model", "instructions", "thinking_level", "compaction", "max_tokens")
     merged: dict[str, Any] = {field: _first(getattr(config, field), getattr(base, field)) for field in single}
     return AgentProfile(
         **merged,
@@ -166,7 +165,6 @@ def check_profile(profile: AgentProfile) -> None:
         )
     if profile.max_tokens is not None and not (type(profile.max_tokens) is int and profile.max_tokens > 0):
         raise invalid("The max_tokens of an agent must be a positive whole number.", "Write a number, or leave it out.")
-    limits_from(profile.limits)
     _check_tools(profile.tools)
     _refuse_later(profile)
 
@@ -209,6 +207,11 @@ def invalid(what: str, fix: str) -> ConfigurationError:
 
 def _known(mapping: Mapping[str, Any], kind: type[AgentProfile]) -> dict[str, Any]:
     word = "runtime config" if kind is AgentRuntimeConfig else "agent profile"
+    if "limits" in mapping:
+        raise invalid(
+            f"There is an unknown {word} field 'limits'.",
+            "Pass them to create_agent(initialize, limits=…): they are checked before the initializer runs.",
+        )
     for key in mapping:
         if key not in kind.__struct_fields__:
             raise invalid(f"There is an unknown {word} field {key!r}.", f"Use {', '.join(kind.__struct_fields__)}.")
