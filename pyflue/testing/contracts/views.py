@@ -158,6 +158,7 @@ class ViewsContract(StoreContract):
         assert running is not None
         assert running.status == "running"
         assert settled == await scene.dispatch(turn.dispatch_id)
+        assert settled is not None
         assert settled.status == "completed"
 
 
