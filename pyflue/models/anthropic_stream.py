@@ -27,6 +27,8 @@ from pyflue.models.retry import answer_cut
 
 JsonObject = dict[str, object]
 
+_ABSENT: Final = Raw(b"")
+
 _CUT_SHORT: Final = frozenset({"max_tokens", "model_context_window_exceeded", "refusal", "stop_sequence"})
 """Stop reasons that can end an answer in the middle of a tool call's arguments."""
 
@@ -106,7 +108,7 @@ class _Event(Struct, frozen=True):
     type: str
     index: int = 0
     message: _Started | None = None
-    content_block: Raw | None = None
+    content_block: Raw = _ABSENT
     delta: _Delta | None = None
     usage: _Counts | None = None
     error: StreamError | None = None
@@ -124,7 +126,7 @@ class _BlockStart(Struct, frozen=True):
     data: str = ""
     id: str = ""
     name: str = ""
-    input: Raw | None = None
+    input: Raw = _ABSENT
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
@@ -171,9 +173,9 @@ class _Block:
                 return OtherPart(_finished(self.raw, self.unknown_deltas))
 
 
-def _arguments(streamed: str, given: Raw | None) -> Raw | None:
+def _arguments(streamed: str, given: Raw) -> Raw | None:
     """Return the arguments as they were streamed; without any delta, what the block began with, usually ``{}``."""
-    text = streamed.encode().strip() or (bytes(given) if given else b"{}")
+    text = streamed.encode().strip() or bytes(given) or b"{}"
     try:
         msgspec.json.decode(text, type=dict[str, Raw])
     except msgspec.DecodeError:
@@ -266,7 +268,7 @@ class AnswerBuilder:
                 self._blocks[event.index].add(event.delta, data)
                 if self._on_text is not None and event.delta.type == "text_delta" and event.delta.text:
                     self._on_text(event.delta.text)
-            case "content_block_start" if event.content_block is not None:
+            case "content_block_start" if event.content_block:
                 self._start_block(event.index, event.content_block)
             case "message_start" if event.message is not None:
                 self._started = event.message

@@ -97,11 +97,18 @@ class ModelProviders:
         )
 
     def _anthropic(self) -> AnthropicModel:
-        if not self._secrets.anthropic_api_key:
+        key = self._secrets.anthropic_api_key.reveal()
+        if not key:
             raise ConfigurationError(
                 "The anthropic models cannot be used.",
                 cause="ANTHROPIC_API_KEY is not set.",
                 fix='Set ANTHROPIC_API_KEY in the environment, or name an offline model such as "offline/echo".',
+            )
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ConfigurationError(
+                "The anthropic models cannot be used.",
+                cause="ANTHROPIC_API_KEY holds a character that no key has, such as a line break.",
+                fix="Set ANTHROPIC_API_KEY to the key alone.",
             )
         settings = self._settings.anthropic
         return AnthropicModel(

@@ -127,6 +127,11 @@ class FakeAnthropic:
     ) -> None:
         await self.stop()
 
+    @property
+    def connections(self) -> int:
+        """Return how many connections were accepted so far."""
+        return self._server.accepted
+
     async def start(self) -> None:
         """Listen; ``url`` is set from then on."""
         self.url = f"http://{self._host}:{await self._server.start(self._host, self._port)}"
@@ -298,6 +303,8 @@ async def _stream(exchange: Exchange, reply: Reply, events: list[bytes]) -> Lite
             exchange.write(error_event("api_error", reply.newline), last=True)
         case "truncate":
             exchange.write(b"", last=True)
+        case "hangup":
+            exchange.hang_up()
         case "reset":
             await asyncio.sleep(0.05)  # a reset discards what the client has not read yet; let it read the first half
             exchange.reset()
@@ -333,8 +340,9 @@ def _message(raw: Raw) -> Message:
 
 
 def _result_text(content: Raw) -> str:
-    value = msgspec.json.decode(content, type=str | list[_LooseBlock] | None)
-    return value if isinstance(value, str) else "".join(block.text for block in value or [])
+    if bytes(content).startswith(b"["):
+        return "".join(block.text for block in msgspec.json.decode(content, type=list[_LooseBlock]))
+    return msgspec.json.decode(content, type=str)
 
 
 def _asked(messages: list[Message], hits: int) -> Asked:

@@ -15,9 +15,9 @@ A reply is chosen by a script posted to the fake, or else by the model's name:
 ``fake-STATUS-N``           the first N requests: that error (400 401 402 403 404 408 409 413 500 502 503 504 529)
 ``fake-overflow-N``         the first N requests: 400, "prompt is too long"
 ``fake-CUT-N``              the first N requests: a stream that goes wrong after half of its events, where CUT is
-                            ``overloaded`` or ``failed`` (an error event), ``truncate`` (the body ends early),
-                            ``reset`` (the connection breaks), ``silence`` (nothing more comes), ``nostop`` (the stream
-                            ends in order but never says why)
+                            ``overloaded`` or ``failed`` (an error event), ``truncate`` (the body ends in order, but
+                            early), ``hangup`` (the connection is closed within the body), ``reset`` (it breaks),
+                            ``silence`` (nothing more comes), ``nostop`` (all events, but no stop reason)
 ==========================  =========================================================================================
 
 A number that is left out means always (N) or 1 (S).
@@ -25,13 +25,14 @@ A number that is left out means always (N) or 1 (S).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
-Cut = Literal["", "overloaded", "failed", "truncate", "reset", "silence", "nostop"]
+Cut = Literal["", "overloaded", "failed", "truncate", "hangup", "reset", "silence", "nostop"]
 
 DEFAULT_EVENTS: Final = 20  # text deltas of an answer, if its text is long enough
 
@@ -51,7 +52,7 @@ ERROR_TYPES: Final[dict[int, str]] = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-CUTS: Final[tuple[Cut, ...]] = ("overloaded", "failed", "truncate", "reset", "silence", "nostop")
+CUTS: Final[tuple[Cut, ...]] = ("overloaded", "failed", "truncate", "hangup", "reset", "silence", "nostop")
 
 
 class FakeCall(Struct, frozen=True, forbid_unknown_fields=True):
@@ -237,7 +238,7 @@ def error_event(error_type: str, newline: str = "\n") -> bytes:
     return _event("error", fields, Reply(newline=newline))
 
 
-def _event(kind: str, fields: dict[str, object], reply: Reply) -> bytes:
+def _event(kind: str, fields: Mapping[str, object], reply: Reply) -> bytes:
     data = msgspec.json.encode({"type": kind, **fields})
     end = reply.newline.encode()
     return b"event: %b%bdata: %b%b%b" % (kind.encode(), end, data, end, end)
@@ -245,8 +246,9 @@ def _event(kind: str, fields: dict[str, object], reply: Reply) -> bytes:
 
 def _pieces(text: str, count: int) -> list[str]:
     """Cut a text into at most ``count`` pieces of about the same length."""
-    size = max(1, -(-len(text) // max(1, count)))
-    return [text[start : start + size] for start in range(0, len(text), size)]
+    number = min(len(text), max(1, count))
+    cuts = [len(text) * place // number for place in range(number + 1)] if number else []
+    return [text[start:end] for start, end in pairwise(cuts)]
 
 
 def _raw(value: object) -> Raw:

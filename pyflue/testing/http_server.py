@@ -59,6 +59,7 @@ class HttpServer:
     """Serves ``handler``, one task per request; a client that goes away cancels its task."""
 
     def __init__(self, handler: Handler) -> None:
+        self.accepted = 0
         self._handler = handler
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
@@ -66,8 +67,12 @@ class HttpServer:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Listen, on a free port if ``port`` is 0; return the port."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self._handler, self._connections), host, port)
+        self._server = await loop.create_server(self._connection, host, port)
         return int(self._server.sockets[0].getsockname()[1])
+
+    def _connection(self) -> _Connection:
+        self.accepted += 1
+        return _Connection(self._handler, self._connections)
 
     async def stop(self) -> None:
         """Stop listening and drop every connection."""
