@@ -9,8 +9,8 @@ from msgspec import Raw
 
 from pyflue.channels.choose import build_channels
 from pyflue.channels.protocol import Answer, Channel, InboundEvent, RawRequest
-from pyflue.channels.signed import SampleMessage, SignedDelivery, signed_delivery
 from pyflue.channels.signatures import sign_github, sign_slack, sign_standard, standard_keys
+from pyflue.channels.signed import SampleMessage, SignedDelivery, signed_delivery
 from pyflue.config import ChannelSettings, Secret, Secrets
 from pyflue.dispatches import OutboxItem
 from pyflue.ids import DispatchId, OutboxId, SessionId
