@@ -1,4 +1,4 @@
-"""Write the parts of the reference that follow from the code: settings, events, errors and states.
+"""Write the parts of the reference that follow from the code: settings, events, errors, commands and states.
 
 A page is written by hand around blocks that begin with ``<!-- generated: NAME -->`` and end with
 ``<!-- end: NAME -->``; this script replaces what is between them, and draws the state diagrams.
@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import FieldInfo
 
-from pyflue import config, dispatches, errors, events
+from pyflue import cli, config, dispatches, errors, events
 from pyflue.messages import Usage
 
 REFERENCE: Final = Path(__file__).parent / "reference"
@@ -45,6 +45,7 @@ def outputs() -> dict[Path, str]:
         "environment": environment_block,
         "events": events_block,
         "errors": errors_block,
+        "commands": commands_block,
         "dispatch states": lambda: states_table(dispatches.TRANSITIONS),
         "outbox states": lambda: states_table(dispatches.OUTBOX_TRANSITIONS),
         "worker states": lambda: states_table(dispatches.WORKER_TRANSITIONS),
@@ -60,7 +61,7 @@ def outputs() -> dict[Path, str]:
     return {**pages, **diagrams}
 
 
-PAGES: Final = ("settings.md", "events.md", "errors.md", "states.md")
+PAGES: Final = ("cli.md", "settings.md", "events.md", "errors.md", "states.md")
 _BLOCK: Final = re.compile(r"<!-- generated: ([a-z ]+) -->\n.*?<!-- end: \1 -->", re.DOTALL)
 
 
@@ -157,6 +158,15 @@ def errors_block() -> str:
         if "code" in vars(each)
     ]
     return "\n".join(["| code | class | a kind of | says |", "|---|---|---|---|", *rows])
+
+
+# commands
+
+
+def commands_block() -> str:
+    """Render every command with its one line."""
+    rows = [f"| `pyflue {name}` | {line} |" for name, line in cli.COMMANDS.items()]
+    return "\n".join(["| command | does |", "|---|---|", *rows])
 
 
 # states

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 import pyflue
+from pyflue.cli import COMMANDS
 from pyflue.config import load_project
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SOURCE = re.compile(r"`((?:pyflue|web|workers|tests|docs|bench|examples)/[\w./-]+)`")
+COMMAND = re.compile(r"(?:^\$ |`)pyflue ([a-z]+)", re.MULTILINE)
 TARGET = re.compile(r"(?:^\$ |`)make ([a-z]+)", re.MULTILINE)
 
 
@@ -54,6 +56,11 @@ def test_a_make_target_the_documentation_names_exists(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
 
     assert {name for name in TARGET.findall(page.read_text("utf-8")) if f"\n{name}:" not in makefile} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_command_the_documentation_names_exists(page: Path) -> None:
+    assert set(COMMAND.findall(page.read_text("utf-8"))) - set(COMMANDS) == set()
 
 
 def test_make_help_lists_the_doors() -> None:

@@ -11,7 +11,7 @@ from typing import get_args, get_origin
 import msgspec
 import pytest
 
-from pyflue import config, dispatches, errors, events
+from pyflue import cli, config, dispatches, errors, events
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -94,6 +94,11 @@ def test_an_error_is_documented_with_its_code(error: type[errors.PyFlueError]) -
 
     assert row.startswith(f"| `{error.code}` |")
     assert error.__doc__, "an error's docstring is what the reference says of it"
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_a_command_is_documented(name: str) -> None:
+    assert f"`pyflue {name}`" in page("cli.md")
 
 
 def test_an_error_code_belongs_to_one_class() -> None:
