@@ -167,6 +167,11 @@ class Secrets(Struct, frozen=True):
     github_token: Secret = Secret("")
     standard_webhook_secret: Secret = Secret("")
 
+    @property
+    def all(self) -> tuple[Secret, ...]:
+        """Return every secret, for those who must keep them out of what is written."""
+        return tuple(value for value in msgspec.structs.astuple(self) if isinstance(value, Secret))
+
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of a process. ``root`` is the project's folder; relative paths start there."""

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
-import uvicorn
-
-from pyflue.errors import ConfigurationError
+from pyflue.bells.redis import RedisBell
 from pyflue.runtime import Runtime
-from pyflue_web.app import create_app
 from pyflue_web.deps import WebDeps
-
-STOP_SECONDS = 5  # for requests under way when the process ends
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:  # the embedding process has its own handlers
-        yield
+from pyflue_web.serving import BACKLOG, listen, serve_until_stopping
 
 
 @asynccontextmanager
@@ -30,7 +19,6 @@ async def front(runtime: Runtime, host: str, port: int) -> AsyncGenerator[int]:
     Raises:
         ConfigurationError: the address is taken or cannot be used.
     """
-    stopping = asyncio.Event()
     deps = WebDeps(
         admitter=runtime.admitter,
         channels=runtime.channels,
@@ -38,41 +26,15 @@ async def front(runtime: Runtime, host: str, port: int) -> AsyncGenerator[int]:
         store=runtime.store,
         clock=runtime.clock,
         ids=runtime.ids,
-        stopping=stopping,
+        stopping=asyncio.Event(),
+        ping_broker=runtime.bell.ping if isinstance(runtime.bell, RedisBell) else None,
     )
-    listening = _bind(host, port)
-    server = _Server(
-        uvicorn.Config(
-            create_app(deps),
-            access_log=False,
-            log_config=None,
-            lifespan="off",
-            timeout_graceful_shutdown=STOP_SECONDS,
-        )
-    )
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells by an attribute only
-            await asyncio.sleep(0.005)
-        yield int(listening.getsockname()[1])
-    finally:
-        stopping.set()
-        server.should_exit = True
-        await asyncio.gather(serving, return_exceptions=True)
-        listening.close()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise ConfigurationError(
-            f"The front cannot listen on {host}:{port}.",
-            cause=f"{error.strerror}.",
-            fix="Choose another address with --host and --port.",
-        ) from error
-    return listening
+    with listen(host, port) as listening:
+        listening.listen(BACKLOG)  # whoever connects from now on waits for the server instead of being refused
+        bound = int(listening.getsockname()[1])
+        serving = asyncio.create_task(serve_until_stopping(deps, listening))
+        try:
+            yield bound
+        finally:
+            deps.stopping.set()
+            await serving

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
@@ -19,12 +20,12 @@ from pyflue.config import Project
 from pyflue.errors import StoreUnavailableError
 from pyflue.ids import Ids
 from pyflue.mailbox.admit import Admitter
-from pyflue.observers.logs import log
+from pyflue.observers.logs import configure, log
 from pyflue.runtime import is_embedded
 from pyflue.stores.choose import open_store
 from pyflue.stores.protocol import Store
 from pyflue_web.deps import WebDeps
-from pyflue_web.serving import listen, serve_until_stopping
+from pyflue_web.serving import BACKLOG, listen, serve_until_stopping
 
 START_FOR: Final = 30.0  # seconds an unreachable store is waited for at the start
 START_PAUSE: Final = 0.5  # seconds between those tries
@@ -38,6 +39,7 @@ def serve(project: Project, *, host: str | None = None, port: int | None = None)
         SchemaError: the database needs another schema than this release's.
         StoreUnavailableError: the store could not be reached for 30 seconds.
     """
+    configure(project.settings.log, sys.stderr, project.secrets.all)
     web = project.settings.web
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(project, web.host if host is None else host, web.port if port is None else port))
@@ -50,6 +52,7 @@ async def _serve(project: Project, host: str, port: int) -> None:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, deps.stopping.set)
+            listening.listen(BACKLOG)  # only now: until here a balancer is refused and goes elsewhere
             log("web.started", host=host, port=int(listening.getsockname()[1]), channels=",".join(deps.channels))
             await serve_until_stopping(deps, listening)
             log("web.stopped")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
@@ -24,7 +25,7 @@ from pyflue.clock import Clock, SystemClock
 from pyflue.config import BrokerSettings, Project
 from pyflue.errors import StoreUnavailableError
 from pyflue.ids import SessionId
-from pyflue.observers.logs import log
+from pyflue.observers.logs import configure, log
 from pyflue.runtime import Runtime, assemble, drain_time
 from pyflue_workers.actors import declare_wake
 from pyflue_workers.broker import WakeBroker
@@ -51,6 +52,7 @@ def work(project: Project, *, turns: int | None = None) -> None:
         ConfigurationError, SchemaError: it cannot start as things are.
         StoreUnavailableError: the store could not be reached for 30 seconds.
     """
+    configure(project.settings.log, sys.stderr, project.secrets.all)
     if turns is not None:
         worker = msgspec.structs.replace(project.settings.worker, turns=turns)
         project = msgspec.structs.replace(project, settings=msgspec.structs.replace(project.settings, worker=worker))
@@ -87,6 +89,7 @@ async def _work(project: Project) -> None:
     clock = SystemClock()
     runtime = await _start(project, clock)
     try:
+        await runtime.models.prepare()
         worker = runtime.worker()
         await worker.start()
         if isinstance(runtime.bell, LocalBell):

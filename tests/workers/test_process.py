@@ -1,0 +1,65 @@
+"""The worker as a process: woken through Redis, and working all the same without it."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import pytest
+from pyflue_web.process import open_front
+
+from pyflue.config import load_project
+from pyflue.dispatches import DispatchInput, SessionAddress
+from pyflue.stores.choose import open_store
+from tests.processes import command, make_project
+from tests.services import free_port
+from tests.waiting import until
+
+ADDRESS = SessionAddress("triage", "thread-1")
+
+
+@pytest.mark.parametrize("broker", ["redis", "none", "absent"])
+async def test_it_completes_what_was_admitted_and_ends_at_sigterm(
+    tmp_path: Path, fresh_postgres_dsn: str, redis_url: str, redis_namespace: str, broker: str
+) -> None:
+    url = {"redis": redis_url, "none": "", "absent": f"redis://127.0.0.1:{free_port()}/0"}[broker]
+    env = {
+        "PYFLUE_DATABASE_URL": fresh_postgres_dsn,
+        "PYFLUE_REDIS_URL": url,
+        "PYFLUE_REDIS_NAMESPACE": redis_namespace,
+    }
+    root = make_project(tmp_path)
+    store = open_store(fresh_postgres_dsn)
+    await store.migrate()
+    await store.open()
+
+    async with open_front(load_project(root / "pyflue.toml", env)) as front, command(root, "worker", env=env) as worker:
+        await worker.until_logged("worker.started")
+        receipt = await front.admitter.dispatch(ADDRESS, DispatchInput(f"hello {secrets.token_hex(4)}"))
+
+        async def completed() -> bool:
+            row = await store.views.dispatch(receipt.dispatch_id)
+            return row is not None and row.status == "completed"
+
+        await until(completed, 20)
+        assert await worker.stop() == 0, worker.text
+
+    assert worker.logged("worker.stopped")
+    assert all(row.status == "dead" for row in await store.views.workers())
+    await store.close()
+
+
+async def test_on_the_embedded_store_front_and_worker_are_two_processes_that_meet(tmp_path: Path) -> None:
+    root = make_project(tmp_path)
+    project = load_project(root / "pyflue.toml", {})
+    async with open_front(project) as front, command(root, "worker", "--turns", "2") as worker:
+        started = await worker.until_logged("worker.started")
+        receipt = await front.admitter.dispatch(ADDRESS, DispatchInput("hello"))
+
+        async def completed() -> bool:
+            row = await front.store.views.dispatch(receipt.dispatch_id)
+            return row is not None and row.status == "completed"
+
+        await until(completed, 20)
+        assert started["turns"] == 2
+        assert await worker.stop() == 0, worker.text
