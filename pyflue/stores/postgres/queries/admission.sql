@@ -5,7 +5,8 @@
 -- If another transaction has taken some of an event's keys but not all, the statement divides by zero and so undoes
 -- itself: run again, its snapshot sees the other's keys. Locks: keys, then sessions. Receipts of duplicates must be
 -- read by a later statement.
-with req as materialized (
+with moment as materialized (select coalesce(%(now)s::timestamptz, now()) as now),
+req as materialized (
     select *
       from unnest(%(ids)s::text[], %(sessions)s::text[], %(agents)s::text[], %(instances)s::text[], %(names)s::text[],
                   %(inputs)s::bytea[], %(hashes)s::bytea[], %(lifetimes)s::bigint[], %(replays)s::text[],
@@ -36,8 +37,8 @@ chosen as materialized (
 ),
 taken as (
     insert into admissions (source, key, dispatch_id, body_hash, admitted_at)
-    select k.source, k.key, c.id, nullif(c.body_hash, ''::bytea), coalesce(%(now)s::timestamptz, now())
-      from keys k join chosen c on c.ord = k.ord
+    select k.source, k.key, c.id, nullif(c.body_hash, ''::bytea), t.now
+      from keys k join chosen c on c.ord = k.ord, moment t
      order by k.source, k.key
         on conflict do nothing
     returning dispatch_id
@@ -58,10 +59,9 @@ mine as materialized (
 boxes as (
     insert into sessions as s (id, agent, instance_id, name, mailbox_head, unsettled, due_at, created_at, updated_at)
     select m.session_id, min(m.agent), min(m.instance_id), min(m.name), count(*), count(*),
-           coalesce(%(now)s::timestamptz, now()), coalesce(%(now)s::timestamptz, now()),
-           coalesce(%(now)s::timestamptz, now())
-      from mine m
-     group by m.session_id
+           t.now, t.now, t.now
+      from mine m, moment t
+     group by m.session_id, t.now
      order by m.session_id
         on conflict (id) do update
        set mailbox_head = s.mailbox_head + excluded.mailbox_head,
@@ -73,12 +73,10 @@ boxes as (
 queued as (
     insert into dispatches (id, session_id, position, input, status, accepted_at, available_at, expires_at, replay_of,
                             event_seq, traceparent)
-    select m.id, m.session_id, b.mailbox_head - m.behind, m.input, 'queued', coalesce(%(now)s::timestamptz, now()),
-           coalesce(%(now)s::timestamptz, now()),
-           case when m.lifetime >= 0
-                then coalesce(%(now)s::timestamptz, now()) + m.lifetime * interval '1 microsecond' end,
+    select m.id, m.session_id, b.mailbox_head - m.behind, m.input, 'queued', t.now, t.now,
+           case when m.lifetime >= 0 then t.now + m.lifetime * interval '1 microsecond' end,
            nullif(m.replay_of, ''), 1, m.traceparent
-      from mine m join boxes b on b.id = m.session_id
+      from mine m join boxes b on b.id = m.session_id, moment t
     returning id, accepted_at
 ),
 told as (
