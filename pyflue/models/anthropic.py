@@ -81,6 +81,10 @@ class AnthropicModel:
         if client is not None:
             await client.close()
 
+    async def prepare(self) -> None:
+        """Import the SDK and make the client now, not at the first call."""
+        await self._start()
+
     async def _start(self) -> AsyncAnthropic:
         async with self._starting:
             if self._client is None:

@@ -78,6 +78,16 @@ class ModelProviders:
             )
         return known, model_id
 
+    async def prepare(self) -> None:
+        """Load the provider whose key is set, so that the first turn does not pay for the import of its SDK (1.8 s).
+
+        Raises:
+            ConfigurationError: the key cannot be one.
+        """
+        if self._secrets.anthropic_api_key and "anthropic" not in self._providers:
+            made = self._providers["anthropic"] = self._anthropic()
+            await made.prepare()
+
     async def close(self) -> None:
         """Close every provider that was used; idempotent."""
         providers, self._providers = self._providers, {}
