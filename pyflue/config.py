@@ -121,8 +121,8 @@ class ChannelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ``agent``: who answers. ``reply``: ``auto`` posts the final text, ``tool`` gives the model a ``reply`` tool.
     ``api_url``: the platform's base address, for gateways and tests. ``bot``: our own account there, whose messages are
     dropped (GitHub: login; Slack: user id). ``reply_url``: where ``standard`` posts replies.
-    ``failure_reply``: what is posted when the work fails; empty posts nothing. ``mention``: GitHub only; when set,
-    only comments that contain it are answered.
+    ``failure_reply``: what is posted when the work fails; empty posts nothing. ``mention``: GitHub: when set,
+    only what contains it is answered; Slack: ``*`` answers every message of the channels the bot is in, not only mentions.
     """
 
     agent: str

@@ -75,8 +75,15 @@ def signed_delivery(channel: str, secret: Secret, message: SampleMessage, now: d
         headers = sign_slack(text_keys(secret)[0], body, now)
     else:
         body = _standard(message)
-        headers = sign_standard(standard_keys(channel, secret)[0], message.delivery_id, body, now)
+        headers = sign_standard(_shared_key(channel, secret), message.delivery_id, body, now)
     return SignedDelivery(f"/webhooks/{channel}", {"content-type": JSON, **headers}, body)
+
+
+def _shared_key(channel: str, secret: Secret) -> bytes:
+    keys = standard_keys(channel, secret).shared
+    if not keys:
+        raise InvalidInputError("Only the sender can sign with a whpk_ key.", fix="Add a whsec_ key to the secret.")
+    return keys[0]
 
 
 def _number(text: str, below: int) -> int:

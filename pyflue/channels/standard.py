@@ -97,6 +97,12 @@ class StandardChannel:
                 cause="Replies are posted there.",
                 fix="Write it in full, like https://example.com/replies.",
             )
+        if settings.reply != "none" and not self._keys.shared:
+            raise ConfigurationError(
+                "STANDARD_WEBHOOK_SECRET has no shared key to sign replies with.",
+                cause="A whpk_ key is the sender's public key, which verifies and cannot sign.",
+                fix='Add a line with a whsec_ key, or set reply = "none".',
+            )
         self._api = PlatformApi(self.name, timeout=timeout, clock=clock)
 
     def receive(self, request: RawRequest, now: datetime) -> list[InboundEvent] | Answer:
@@ -154,7 +160,7 @@ class StandardChannel:
             raise SendFailure("standard has no reply_url to post replies to.", permanent=True)
         reply = StandardReply("reply", item.dispatch_id, destination.thread, item.part, item.body)
         body = msgspec.json.encode(reply)
-        headers = sign_standard(self._keys[0], item.idempotency_key, body, self._api.now())
+        headers = sign_standard(self._keys.shared[0], item.idempotency_key, body, self._api.now())
         answer = await self._api.call(Call("POST", url, body, headers))
         if not answer.ok:
             raise self._api.failure(answer)

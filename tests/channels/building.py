@@ -62,7 +62,7 @@ def signed(name: str, payload: object, **headers: str) -> RawRequest:
     elif name == "slack":
         proof = sign_slack(b"slack-secret", body, NOW)
     else:
-        proof = sign_standard(standard_keys("standard", Secret(STANDARD_SECRET))[0], "msg-1", body, NOW)
+        proof = sign_standard(standard_keys("standard", Secret(STANDARD_SECRET)).shared[0], "msg-1", body, NOW)
     return RawRequest("POST", {"content-type": "application/json", **proof, **headers}, body)
 
 

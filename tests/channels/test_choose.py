@@ -59,9 +59,17 @@ def test_settings_that_cannot_work_are_refused(channels: dict[str, ChannelSettin
         build_channels(channels, SECRETS, timeout=1.0)
 
 
-@pytest.mark.parametrize("secret", ["whsec_!", "whsec_not-base64!", "whsec_ü"])
+@pytest.mark.parametrize("secret", ["whsec_!", "whsec_not-base64!", "whsec_ü", "whpk_dG9vIHNob3J0"])
 def test_a_standard_secret_that_is_not_base64_is_refused_without_being_shown(secret: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         build_channels({"standard": settings("standard")}, Secrets(standard_webhook_secret=Secret(secret)), timeout=1.0)
 
     assert secret not in str(raised.value)
+
+
+def test_a_standard_channel_with_only_a_public_key_can_receive_and_not_reply() -> None:
+    public = Secrets(standard_webhook_secret=Secret("whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="))
+
+    assert build_channels({"standard": settings("standard", reply="none")}, public, timeout=1.0)
+    with pytest.raises(ConfigurationError, match="sign"):
+        build_channels({"standard": settings("standard")}, public, timeout=1.0)
