@@ -18,8 +18,8 @@ from pyflue.session.turn import Parked
 async def drain(place: Workplace, lease: Lease, until: int | None = None) -> None:
     """Work a leased mailbox until it is empty, its head is not due, or position ``until`` is settled.
 
-    Then the lease goes back. A lease lost midway ends the call quietly; what was appended under it stays. The mailbox is read again after
-    each dispatch, and the lease is given back only if nothing arrived since that reading.
+    Then the lease goes back, and only if nothing arrived since the mailbox was last read. A lease lost midway ends
+    the call quietly; what was appended under it stays.
     """
     with bind(session_id=lease.session_id):
         journal = SessionJournal(place.store, lease, place.liveness)

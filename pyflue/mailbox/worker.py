@@ -178,15 +178,13 @@ class Worker:
         missed = False
         while True:
             await asyncio.sleep(self._settings.heartbeat)
-            if not self.place.liveness.alive:
-                await self._come_back()
-                missed = True
-                continue
             try:
+                if not self.place.liveness.alive:
+                    await self._come_back()
                 await self._beat()
-            except StoreUnavailableError:
+            except Exception as error:  # noqa: BLE001 - the actor: without heartbeats this process would be dead
                 missed = True
-                log("worker.heartbeat_failed", level="warning", worker_id=self.id)
+                _complain("worker.heartbeat_failed", error)
             else:
                 if missed:
                     self._judge_from = self.place.clock.monotonic() + self._settings.judge_pause
@@ -232,9 +230,10 @@ class Worker:
             await asyncio.sleep(self._settings.rescue)
             try:
                 await self._rescue_once()
-            except StoreUnavailableError:
+            except Exception as error:  # noqa: BLE001 - the actor: nothing may end the loop that finds lost work
                 self._disown_now = True
                 self._judge_from = self.place.clock.monotonic() + self._settings.judge_pause
+                _complain("worker.rescue_failed", error)
 
     async def _rescue_once(self) -> None:
         """Judge, free, take. Each part is harmless to repeat and to run on every host at once."""
@@ -263,3 +262,11 @@ class Worker:
         freed = await self.place.store.fleet.disown(self.id, tuple(self._leased), tuple(self.place.sending))
         for session_id in freed:
             log("session.disowned", level="warning", session_id=session_id, worker_id=self.id)
+
+
+def _complain(event: str, error: Exception) -> None:
+    """Log what went wrong in a loop: a store that is away in one line, a bug of ours with its trace."""
+    if isinstance(error, StoreUnavailableError | TimeoutError):
+        log(event, level="warning", reason="store_unavailable")
+    else:
+        log(event, level="error", error=type(error).__name__, exc_info=error)
