@@ -115,6 +115,18 @@ class AdmissionContract(StoreContract):
         assert isinstance(again, Receipt)
         assert (again.dispatch_id, again.duplicate) == (asked[0].dispatch_id, True)
 
+    async def test_a_body_is_compared_only_where_both_sends_came_with_a_hash(self, scene: Scene) -> None:
+        hashed, plain = scene.key(), scene.key()
+        first = replace(scene.admission("one", hashed), body_hash=b"one")
+        second = scene.admission("one", plain)
+        await scene.store.ledger.admit([first, second], LIMITS)
+
+        asked = [scene.admission("one", hashed), replace(scene.admission("one", plain), body_hash=b"two")]
+        answers = await scene.store.ledger.admit(asked, LIMITS)
+
+        found = [answer.dispatch_id for answer in answers if isinstance(answer, Receipt) and answer.duplicate]
+        assert found == [first.dispatch_id, second.dispatch_id]
+
     async def test_input_comes_back_byte_for_byte(self, scene: Scene) -> None:
         given = DispatchInput(
             text='nul \x00, quote ", snow \u2603, \U0001f600 and a lone\ttab',

@@ -83,6 +83,7 @@ class HeartbeatContract(StoreContract):
     async def test_a_heartbeat_tells_of_aborts_asked_for_in_the_sessions_it_holds(self, scene: Scene) -> None:
         mine = await scene.start("one")
         queued_behind = await scene.admit("one")
+        await scene.admit("one")
         elsewhere = await scene.start("two")
         for dispatch_id in (mine.dispatch_id, queued_behind.dispatch_id, elsewhere.dispatch_id):
             await scene.store.ledger.request_abort(dispatch_id)

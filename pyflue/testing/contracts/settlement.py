@@ -140,6 +140,15 @@ class SettlementContract(StoreContract):
         assert not settled.released
         assert (await scene.store.ledger.mailbox(turn.lease)).unsettled == 1
 
+    async def test_settling_keeps_the_lease_when_only_the_counter_moved(self, scene: Scene) -> None:
+        turn = await scene.start()
+        await scene.store.ledger.request_abort(turn.dispatch_id)
+
+        settled = await scene.store.ledger.settle(turn.lease, Settlement(turn.write(), "aborted", release_if_seen=1))
+
+        assert not settled.released
+        assert await turn.release()
+
     async def test_settling_keeps_the_lease_while_other_work_is_unsettled(self, scene: Scene) -> None:
         turn = await scene.start()
         await scene.admit()
