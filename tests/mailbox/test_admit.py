@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 from msgspec import Raw
 
+from pyflue.bells.local import LocalBell
 from pyflue.channels.protocol import InboundEvent
 from pyflue.clock import SystemClock
 from pyflue.config import ChannelSettings
@@ -30,6 +31,7 @@ from pyflue.ids import Ids, SessionId
 from pyflue.mailbox import admit
 from pyflue.mailbox.admit import Admitter, admission_of
 from pyflue.stores.memory import MemoryStore
+from pyflue.stores.postgres import PostgresStore
 from pyflue.stores.protocol import DispatchQuery
 from tests.waiting import until
 
@@ -337,3 +339,22 @@ def test_a_channel_that_never_replies_gives_no_reply_address() -> None:
     event = InboundEvent("i", (), "t", {}, Raw(b"{}"))
 
     assert admission_of(event, "standard", ChannelSettings(agent="a", reply="none"), IDS).input.reply is None
+
+
+async def test_two_processes_asked_the_same_at_once_agree_on_one_dispatch_each(fresh_postgres_dsn: str) -> None:
+    stores = [PostgresStore(fresh_postgres_dsn, pool=3) for _ in range(2)]
+    await stores[0].migrate()
+    for store in stores:
+        await store.open()
+    fronts = [Admitter(store, LocalBell(), SystemClock(), IDS, QueueLimits()) for store in stores]
+
+    receipts = await asyncio.gather(
+        *(front.admit(admission(f"k{n}", instance=f"thread-{n % 7}")) for n in range(150) for front in fronts)
+    )
+
+    first = [receipt for receipt in receipts if not receipt.duplicate]
+    assert len({receipt.dispatch_id for receipt in first}) == len(first) == 150
+    assert {receipt.dispatch_id for receipt in receipts} == {receipt.dispatch_id for receipt in first}
+    assert len(await stores[0].views.dispatches(DispatchQuery(limit=1_000))) == 150
+    for store in stores:
+        await store.close()

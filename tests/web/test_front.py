@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -228,7 +230,6 @@ async def test_another_media_type_is_415_and_a_body_that_is_not_json_400(front: 
     headers = {**sent.headers, "content-type": "text/plain"}
     assert_problem(await front.client.post(sent.path, headers=headers, content=sent.body), 415, "media_type")
 
-    unsigned = delivery()
     assert_problem(
         await front.client.post(
             "/webhooks/standard",
@@ -238,13 +239,14 @@ async def test_another_media_type_is_415_and_a_body_that_is_not_json_400(front: 
         400,
         "malformed_request",
     )
-    assert unsigned.path == sent.path
 
 
 def _signed_standard(body: bytes) -> dict[str, str]:
-    from pyflue.channels.signatures import sign_standard, standard_keys
-
-    return sign_standard(standard_keys("standard", SECRETS["standard"])[0], "d-raw", body, datetime.now(UTC))
+    key = base64.b64decode(SECRETS["standard"].reveal().removeprefix("whsec_"))
+    at = str(int(datetime.now(UTC).timestamp()))
+    digest = hmac.digest(key, b"d-raw." + at.encode() + b"." + body, "sha256")
+    signature = f"v1,{base64.b64encode(digest).decode()}"
+    return {"webhook-id": "d-raw", "webhook-timestamp": at, "webhook-signature": signature}
 
 
 async def test_another_body_under_the_same_key_is_409(front: Front) -> None:

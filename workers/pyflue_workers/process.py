@@ -83,11 +83,11 @@ async def hear_wake_ups(broker: BrokerSettings, worker: Wakeable, clock: Clock) 
 
 async def _work(project: Project) -> None:
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
     clock = SystemClock()
     runtime = await _start(project, clock)
+    loop = asyncio.get_running_loop()  # until here a signal ends the process at once: nothing was begun
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
     try:
         await runtime.models.prepare()
         worker = runtime.worker()
