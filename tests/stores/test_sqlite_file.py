@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import stat
 import subprocess
@@ -30,7 +31,9 @@ from pyflue.dispatches import (
 from pyflue.errors import LeaseLost, SchemaError, StoreError, StoreUnavailableError
 from pyflue.ids import DispatchId, Ids, WorkerId
 from pyflue.stores.protocol import DispatchQuery, HeadMoved, TurnWrite
+from pyflue.stores.queries import Query
 from pyflue.stores.sqlite import SQLiteSessionStore, SQLiteStore
+from pyflue.stores.sqlite.statements import QUERIES
 
 PROCESS = Path(__file__).with_name("sqlite_process.py")
 IDS = Ids()
@@ -317,6 +320,49 @@ class TestProcesses:
         await other.open()
         assert await other.fleet.reap(timedelta()) == []
         await other.close()
+
+
+class TestCosts:
+    """What runs for every turn or every second must not grow with what the database holds."""
+
+    OPERATORS_LOOK = ("views_", "store_ready")
+
+    async def test_no_statement_of_the_runtime_walks_a_table_that_grows(self, store: SQLiteStore, path: Path) -> None:
+        connection = sqlite3.connect(path)
+        growing = re.compile(r"SCAN (sessions|dispatches|entries|events|outbox|admissions|steps|runs|s|d|o)\b")
+
+        walks = [
+            (query.name, step)
+            for query in QUERIES
+            if not query.name.startswith(self.OPERATORS_LOOK)
+            for step in plan_of(connection, query)
+            if growing.match(step)
+        ]
+
+        connection.close()
+        assert walks == []
+
+    async def test_scans_for_due_work_walk_only_what_is_due_and_sort_nothing(
+        self, store: SQLiteStore, path: Path
+    ) -> None:
+        connection = sqlite3.connect(path)
+        scans = {
+            "ledger_claim_due": "sessions_due",
+            "fleet_unclaimable": "sessions_due",
+            "outbox_claim_due": "outbox_due",
+        }
+
+        plans = {query.name: plan_of(connection, query) for query in QUERIES if query.name in scans}
+
+        connection.close()
+        for name, index in scans.items():
+            assert index in plans[name][0]
+            assert not any("TEMP B-TREE" in step for step in plans[name])
+
+
+def plan_of(connection: sqlite3.Connection, query: Query) -> list[str]:
+    values = dict.fromkeys(re.findall(r":([a-z_]+)", query.sql))
+    return [row[3] for row in connection.execute(f"explain query plan {query.sql}", values)]
 
 
 class TestSessionStore:

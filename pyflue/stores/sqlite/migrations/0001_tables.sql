@@ -1,5 +1,8 @@
 -- Instants are INTEGER microseconds since 1970-01-01 UTC. Bodies are BLOBs, byte for byte as written: no text
 -- function ever sees them, so NUL characters and key order survive.
+--
+-- Unsettled is spelled `settled_at is null`, and no list of three or more stands after `in` in anything that a write
+-- evaluates: SQLite builds a temporary table for such a list each time, which made settling four times as costly.
 
 create table sessions (
     id text primary key,
@@ -46,7 +49,10 @@ create table dispatches (
     session_id text not null,
     position integer not null,
     input blob not null,
-    status text not null check (status in ('queued', 'running', 'waiting', 'completed', 'failed', 'aborted')),
+    status text not null check (
+        status = 'queued' or status = 'running' or status = 'waiting'
+        or status = 'completed' or status = 'failed' or status = 'aborted'
+    ),
     attempts integer not null default 0,
     accepted_at integer not null,
     available_at integer not null,
@@ -62,11 +68,11 @@ create table dispatches (
     joined_into text,
     answered_by text,
     traceparent text not null default '',
-    unique (session_id, position)
+    unique (session_id, position),
+    check ((settled_at is not null) = (status = 'completed' or status = 'failed' or status = 'aborted'))
 ) strict;
 create unique index dispatches_one_at_work on dispatches (session_id) where status in ('running', 'waiting');
-create index dispatches_unsettled on dispatches (session_id, position)
-    where status in ('queued', 'running', 'waiting');
+create index dispatches_unsettled on dispatches (session_id, position) where settled_at is null;
 create index dispatches_by_status on dispatches (status, id);
 
 -- One row: unsettled dispatches of the deployment, for the queue limit. Counting them at each admission would cost
@@ -77,17 +83,17 @@ create table backlog (
 ) strict;
 insert into backlog (only, unsettled) values (1, 0);
 create trigger backlog_grows after insert on dispatches
-    when new.status in ('queued', 'running', 'waiting')
+    when new.settled_at is null
 begin
     update backlog set unsettled = unsettled + 1;
 end;
-create trigger backlog_shrinks after update of status on dispatches
-    when old.status in ('queued', 'running', 'waiting') and new.status in ('completed', 'failed', 'aborted')
+create trigger backlog_shrinks after update of settled_at on dispatches
+    when old.settled_at is null and new.settled_at is not null
 begin
     update backlog set unsettled = unsettled - 1;
 end;
 create trigger backlog_forgets after delete on dispatches
-    when old.status in ('queued', 'running', 'waiting')
+    when old.settled_at is null
 begin
     update backlog set unsettled = unsettled - 1;
 end;
@@ -97,7 +103,10 @@ create table runs (
     workflow text not null,
     dispatch_id text not null,
     input blob,
-    status text not null check (status in ('queued', 'running', 'completed', 'failed', 'aborted')),
+    status text not null check (
+        status = 'queued' or status = 'running'
+        or status = 'completed' or status = 'failed' or status = 'aborted'
+    ),
     result blob,
     error blob,
     event_seq integer not null default 0,
@@ -126,7 +135,9 @@ create table outbox (
     destination blob not null,
     body blob not null,
     idempotency_key text not null unique,
-    status text not null check (status in ('pending', 'sending', 'sent', 'undeliverable')),
+    status text not null check (
+        status = 'pending' or status = 'sending' or status = 'sent' or status = 'undeliverable'
+    ),
     attempts integer not null default 0,
     available_at integer not null,
     created_at integer not null,
@@ -154,7 +165,7 @@ create table workers (
     id text primary key,
     host text not null,
     pid integer not null,
-    status text not null check (status in ('live', 'draining', 'dead')),
+    status text not null check (status = 'live' or status = 'draining' or status = 'dead'),
     agents text not null,                     -- JSON array of names
     liveness_key integer not null,
     started_at integer not null,

@@ -25,7 +25,7 @@ returning id;
 -- Name the dispatches in the worker's sessions that somebody asked to abort.
 select d.id
   from sessions s
-  join dispatches d on d.session_id = s.id and d.status in ('queued', 'running', 'waiting')
+  join dispatches d on d.session_id = s.id and d.settled_at is null
  where s.lease_owner = :worker and d.abort_requested_at is not null
  order by d.session_id, d.position;
 
@@ -82,7 +82,7 @@ returning id;
 -- name: fleet_unclaimable
 -- Name due sessions whose agent no worker has advertised since an instant, oldest first. Takes nothing.
 select id
-  from sessions
+  from sessions indexed by sessions_due
  where lease_owner is null
    and due_at <= :since
    and agent not in (select names.value from workers w, json_each(w.agents) names where w.heartbeat_at > :since)

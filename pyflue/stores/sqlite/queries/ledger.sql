@@ -47,8 +47,9 @@ returning id, agent, instance_id, name, lease_token, head, summary_seq;
 
 -- name: ledger_claim_due
 -- Name due mailboxes that nobody holds, oldest first. Takes nothing: each is then claimed by ledger_claim.
+-- Walks what is due, never all the sessions of an agent, whatever the planner thinks.
 select id
-  from sessions
+  from sessions indexed by sessions_due
  where lease_owner is null
    and due_at <= :now
    and agent in (select value from json_each(:agents))
@@ -66,7 +67,7 @@ select s.mailbox_head, s.unsettled,
   left join dispatches d
     on d.session_id = s.id
    and d.position = (select min(position) from dispatches
-                      where session_id = s.id and status in ('queued', 'running', 'waiting'))
+                      where session_id = s.id and settled_at is null)
  where s.id = :session and s.lease_token = :token;
 
 -- name: ledger_begin
@@ -77,7 +78,7 @@ update dispatches
        started_at = coalesce(started_at, :now),
        deadline_at = coalesce(deadline_at, :deadline)
  where id = :dispatch
-   and status in ('queued', 'running', 'waiting')
+   and settled_at is null
    and not exists (select 1 from dispatches other
                     where other.session_id = :session and other.id <> :dispatch
                       and other.status in ('running', 'waiting'))
@@ -90,7 +91,7 @@ update dispatches
        attempts = max(attempts - :refund, 0),
        available_at = :available
  where id = :dispatch
-   and status in ('queued', 'running', 'waiting')
+   and settled_at is null
 returning id;
 
 -- name: ledger_settle
@@ -101,7 +102,7 @@ update dispatches
        result = :result,
        error = :error
  where id = :dispatch
-   and status in ('queued', 'running', 'waiting')
+   and settled_at is null
 returning id;
 
 -- name: ledger_settle.session
@@ -127,7 +128,7 @@ update sessions
    set lease_owner = null,
        due_at = (select case when d.status = 'waiting' then null else d.available_at end
                    from dispatches d
-                  where d.session_id = sessions.id and d.status in ('queued', 'running', 'waiting')
+                  where d.session_id = sessions.id and d.settled_at is null
                   order by d.position
                   limit 1)
  where id = :session and lease_token = :token and mailbox_head = :seen
@@ -140,7 +141,7 @@ update dispatches
    set abort_requested_at = coalesce(abort_requested_at, :now),
        available_at = case when status = 'queued' then :now else available_at end
  where id = :dispatch
-   and status in ('queued', 'running', 'waiting')
+   and settled_at is null
 returning session_id;
 
 -- name: ledger_request_abort.first

@@ -22,8 +22,9 @@ returning id, session_id, position, dispatch_id, call_id, part, channel, destina
 -- Name sessions whose lowest unsent reply is due and not being sent by anybody alive, longest due first. Takes nothing:
 -- each is then claimed by outbox_claim.
 select o.session_id
-  from outbox o
- where ((o.status = 'pending' and o.available_at <= :now)
+  from outbox o indexed by outbox_due
+ where o.available_at <= :now
+   and (o.status = 'pending'
         or (o.status = 'sending'
             and not exists (select 1 from workers w where w.id = o.lease_owner and w.status <> 'dead')))
    and o.status in ('pending', 'sending')
