@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "assistant"
+PROMPT = 'Where is it? [tool:find_order {"order": "17"}]'
 
 
 def test_the_assistant_answers_with_what_its_tool_found(tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ def test_the_assistant_answers_with_what_its_tool_found(tmp_path: Path) -> None:
     }
 
     ran = subprocess.run(
-        [sys.executable, "-m", "pyflue.cli", "run", "assistant", "--prompt", "find_order 17"],
+        [sys.executable, "-m", "pyflue.cli", "run", "assistant", "--prompt", PROMPT],
         cwd=EXAMPLE,
         env=environment,
         capture_output=True,
