@@ -1,0 +1,149 @@
+"""What is left after a run, from every side that saw it: senders, ledger, journal, model, platforms, tools.
+
+``gather`` reads the store; the rest comes from whoever drove the run. ``history.check`` judges it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from pyflue.dispatches import Dispatch, OutboxItem
+from pyflue.events import StoredEvent
+from pyflue.ids import DispatchId, SessionId
+from pyflue.stores.protocol import DispatchQuery, SessionQuery, SessionRow, Store, StoredLine
+from pyflue.testing.posted import Posted
+
+PAGE: Final = 500
+
+
+class Delivery(Struct, frozen=True):
+    """One message somebody sent, however often it was delivered. The deliveries of a thread are in the order sent.
+
+    ``text`` is unique in a run and part of the dispatch's input. ``accepted``: some delivery of it was acknowledged.
+    ``dispatch_ids``: those named by the answers.
+    """
+
+    text: str
+    thread: str
+    accepted: bool
+    dispatch_ids: tuple[str, ...] = ()
+
+
+class Effect(Struct, frozen=True):
+    """One effect of a tool on the outside world, written to disk before the tool returned."""
+
+    key: str
+    tool: str
+    safe: bool
+
+
+class Operation(Struct, frozen=True):
+    """One request to the front, and whether it was answered as it should be. ``at``: Unix seconds of its start."""
+
+    at: float
+    succeeded: bool
+
+
+class Fault(Struct, frozen=True):
+    """A span in which something was broken on purpose, in Unix seconds. ``crash``: a process was killed or paused."""
+
+    what: str
+    began: float
+    ended: float
+    crash: bool = True
+
+
+class Stored(Struct, frozen=True):
+    """Everything the store holds of some sessions."""
+
+    dispatches: tuple[Dispatch, ...]
+    sessions: tuple[SessionRow, ...]
+    lines: Mapping[SessionId, tuple[StoredLine, ...]]
+    events: Mapping[DispatchId, tuple[StoredEvent, ...]]
+    outbox: tuple[OutboxItem, ...]
+
+
+class Bounds(Struct, frozen=True):
+    """What a run promised. ``settle_within``: seconds from the last fault to the last settlement and reply.
+
+    ``attempts``: the highest attempt number that may occur; None for any. ``success``: the share of operations outside
+    faults that must have succeeded.
+    """
+
+    settle_within: float = 60.0
+    attempts: int | None = None
+    success: float = 0.95
+
+
+class History(Struct, frozen=True):
+    """A whole run. ``requests`` are the bodies the model received, in order of arrival."""
+
+    deliveries: tuple[Delivery, ...]
+    stored: Stored
+    requests: tuple[Raw, ...]
+    posted: tuple[Posted, ...]
+    effects: tuple[Effect, ...]
+    operations: tuple[Operation, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    bounds: Bounds = Bounds()
+
+    def dispatches_by_session(self) -> dict[SessionId, list[Dispatch]]:
+        """Return the dispatches of each session by position."""
+        ordered = sorted(self.stored.dispatches, key=lambda row: (row.session_id, row.position))
+        return {session: list(rows) for session, rows in groupby(ordered, key=lambda row: row.session_id)}
+
+
+async def gather(store: Store, texts: Iterable[str]) -> Stored:
+    """Read all that concerns the sessions in which one of ``texts`` was said. The run should be over."""
+    wanted = tuple(texts)
+    everything = await _all_dispatches(store)
+    chosen = {row.session_id for row in everything if any(text in row.input.text for text in wanted)}
+    dispatches = tuple(row for row in everything if row.session_id in chosen)
+    outbox: list[OutboxItem] = []
+    lines: dict[SessionId, tuple[StoredLine, ...]] = {}
+    for session in sorted(chosen):
+        lines[session] = tuple(await store.journal.load(session))
+        outbox.extend(await store.views.outbox(session_id=session, limit=100_000))
+    events = {row.id: tuple(await store.events.read(row.id, limit=100_000)) for row in dispatches}
+    sessions = tuple([row for row in await _all_sessions(store) if row.id in chosen])
+    return Stored(dispatches, sessions, lines, events, tuple(outbox))
+
+
+async def _all_dispatches(store: Store) -> list[Dispatch]:
+    rows: list[Dispatch] = []
+    before: DispatchId | None = None
+    while page := await store.views.dispatches(DispatchQuery(before=before, limit=PAGE)):
+        rows.extend(page)
+        before = page[-1].id
+    return rows
+
+
+async def _all_sessions(store: Store) -> list[SessionRow]:
+    rows: list[SessionRow] = []
+    after: SessionId | None = None
+    while page := await store.views.sessions(SessionQuery(after=after, limit=PAGE)):
+        rows.extend(page)
+        after = page[-1].id
+    return rows
+
+
+def read_effects(lines: Sequence[str]) -> tuple[Effect, ...]:
+    """Read effects that tools wrote as JSON lines; a line cut off by a crash had not been synced and is left out."""
+    effects: list[Effect] = []
+    for line in lines:
+        try:
+            effects.append(msgspec.json.decode(line, type=Effect))
+        except msgspec.DecodeError:
+            continue
+    return tuple(effects)
+
+
+def unix(instant: datetime | None) -> float:
+    """Return an instant as Unix seconds; 0 for none."""
+    return 0.0 if instant is None else instant.timestamp()
