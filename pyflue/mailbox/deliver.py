@@ -45,6 +45,9 @@ async def _deliver_one(place: Workplace, item: OutboxItem) -> OutboxItem | None:
         return await _failed(place, item, failure)
     except TimeoutError:
         return await _failed(place, item, SendFailure("The platform did not answer in time.", ambiguous=True))
+    except Exception as error:  # noqa: BLE001 - the actor: a channel's bug must not lose the reply
+        log("delivery.crashed", level="error", channel=item.channel, error=type(error).__name__, exc_info=error)
+        return await _failed(place, item, SendFailure(f"{type(error).__name__} inside the channel.", ambiguous=True))
     return await _sent(place, item, channel, receipt)
 
 

@@ -40,6 +40,8 @@ async def drain(place: Workplace, lease: Lease, until: int | None = None) -> Non
                     return
         except LeaseLost:
             log("lease.lost", worker_id=place.worker_id)
+        except Exception as error:  # noqa: BLE001 - the actor: the lease is disowned, and the work found again
+            log("drain.crashed", level="error", worker_id=place.worker_id, error=type(error).__name__, exc_info=error)
 
 
 def _due(mailbox: Mailbox) -> Dispatch | None:

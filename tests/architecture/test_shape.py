@@ -29,6 +29,7 @@ BROAD_EXCEPTS = {
     "pyflue/session/toolcalls.py": "tool call: a tool is user code, and whatever it raises is told to the model",
     "pyflue/tools/threads.py": "tool call: carried from the tool's thread to whoever awaits it",
     "pyflue/mailbox/drain.py": "actor: a bug of ours must not strand the mailbox",
+    "pyflue/mailbox/deliver.py": "actor: a channel's bug must not lose the reply it was sending",
     "pyflue/mailbox/worker.py": "actor: nothing may end the heartbeat or the loop that finds lost work",
     "workers/pyflue_workers/actors.py": "actor: a wake-up is acknowledged whatever happens; rescue finds the session",
     "pyflue/mailbox/admit.py": "request: one caller's poison must not fail the batch it travels in",
