@@ -37,6 +37,12 @@ class LivenessLock:
 
     async def hold(self, key: int) -> bool:
         """Take the lock, or make sure it is still held; True if so. A failure is not an error: it is tried again."""
+        if self._connection is not None and await self._hold(key):
+            return True
+        # Lost, or never opened. A lock the server still gives to a connection it has not missed yet comes back later.
+        return await self._hold(key)
+
+    async def _hold(self, key: int) -> bool:
         try:
             async with asyncio.timeout(_LOCK_TIMEOUT):
                 if self._connection is None:
