@@ -2,12 +2,14 @@
 
 ``admit PATH THREAD``: admit without end, 16 callers, and print each receipt's dispatch id once it is there.
 ``keys PATH NAME``: wait for a line on stdin, admit keys 0 to 99, and print ``number dispatch_id new|duplicate`` lines.
+``full PATH``: admit until the disk has no more room, then with room again; print every receipt's dispatch id.
 ``hold PATH``: register a worker, claim the session ``echo/held``, print the worker's id, and wait to be killed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 from datetime import timedelta
 
@@ -49,6 +51,28 @@ async def admit_keys(store: SQLiteStore, name: str) -> None:
         print(number, receipt.dispatch_id, "duplicate" if receipt.duplicate else "new", flush=True)
 
 
+async def admit_on_a_full_disk(store: SQLiteStore) -> None:
+    room, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, most))
+    rounds = (
+        await asyncio.gather(
+            *(admit(store, f"{turn}-{number}", "full") for number in range(20)), return_exceptions=True
+        )
+        for turn in range(30)
+    )
+    answers = [answer async for answers in rounds for answer in answers]
+    refusals = {type(answer).__name__ for answer in answers if isinstance(answer, BaseException)}
+    assert refusals <= {"StoreUnavailableError", "CommitUnknownError"}, refusals
+    assert refusals, "the disk was never full"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+
+    answers.append(await admit(store, "room again", "full"))
+
+    for answer in answers:
+        if isinstance(answer, Receipt):
+            print(answer.dispatch_id)
+
+
 async def hold(store: SQLiteStore) -> None:
     now = SystemClock().now()
     worker = WorkerRow(IDS.worker(), "host", 1, "live", ("echo",), now, now, now)
@@ -67,6 +91,8 @@ async def main(mode: str, path: str, *rest: str) -> None:
         await admit_without_end(store, *rest)
     elif mode == "keys":
         await admit_keys(store, *rest)
+    elif mode == "full":
+        await admit_on_a_full_disk(store)
     else:
         await hold(store)
     await store.close()

@@ -275,6 +275,18 @@ class TestProcesses:
         connection.close()
         assert waiting == counted == len(stored)
 
+    async def test_a_full_disk_refuses_admissions_and_loses_none_it_gave_a_receipt_for(
+        self, store: SQLiteStore, path: Path
+    ) -> None:
+        with process("full", str(path)) as child:
+            printed, _ = await asyncio.to_thread(child.communicate)
+
+        stored = {dispatch.id for dispatch in await store.views.dispatches(DispatchQuery(limit=1_000_000))}
+
+        assert child.returncode == 0
+        assert len(stored) > 1
+        assert set(printed.split()) == stored
+
     async def test_two_processes_admitting_the_same_keys_make_one_dispatch_of_each(
         self, store: SQLiteStore, path: Path
     ) -> None:
