@@ -8,7 +8,8 @@
     ├── InvalidInputError            something a caller sent that we refuse
     │   ├── IdempotencyConflictError
     │   ├── QueueFullError
-    │   └── SelfPromptError
+    │   ├── SelfPromptError
+    │   └── UnknownIdError
     ├── ChannelError                 what a platform sent us, or answered us
     │   ├── MalformedRequestError    400
     │   ├── SignatureError           401
@@ -142,6 +143,19 @@ class SelfPromptError(InvalidInputError):
             f"Session {session_id} was prompted from inside its own turn.",
             cause="The turn holds the session, so the prompt would wait for itself.",
             fix="Return what the model should know as the tool's result, or prompt another session.",
+        )
+
+
+class UnknownIdError(InvalidInputError):
+    """An id names nothing in this database, or nothing of the kind that was asked for."""
+
+    code = "id_unknown"
+
+    def __init__(self, given: str, wanted: str) -> None:
+        super().__init__(
+            f"{given!r} is not the id of a {wanted}.",
+            cause="The database these settings name has none of that id.",
+            fix="`pyflue dispatches list` and `pyflue sessions list` show what it has.",
         )
 
 

@@ -86,18 +86,9 @@ class Runtime:
                     await anext(grown)
 
     async def events(self, stream: str, after: int = 0, *, follow: bool = False) -> AsyncIterator[StoredEvent]:
-        """Yield a dispatch's events in order; ``follow`` goes on until it is settled and its replies are out."""
-        async with self.bell.listen(stream) as grown:
-            while True:
-                page = await self.store.events.read(stream, after, EVENT_PAGE)
-                for event in page:
-                    after = event.seq
-                    yield event
-                if len(page) == EVENT_PAGE:
-                    continue
-                if not follow or await self._is_over(DispatchId(stream), after):
-                    return
-                await anext(grown)
+        """Yield a dispatch's events in order, as ``read_events`` does."""
+        async for event in read_events(self.store, self.bell, stream, after, follow=follow):
+            yield event
 
     async def abort_session(self, session_id: SessionId) -> int:
         """Ask for every unsettled dispatch of a session to be aborted; return how many there were."""
@@ -140,15 +131,6 @@ class Runtime:
         await worker.work(lease, until=position)
         return True
 
-    async def _is_over(self, dispatch_id: DispatchId, after: int) -> bool:
-        row = await self.store.views.dispatch(dispatch_id)
-        if row is None:
-            return True
-        if row.status not in TERMINAL or row.event_seq > after:
-            return False
-        unsent = await self.store.views.outbox(dispatch_id=dispatch_id)
-        return all(item.status in {"sent", "undeliverable"} for item in unsent)
-
     async def _prompting_worker(self) -> Worker:
         async with self._starting:
             if self._prompting is None:
@@ -156,6 +138,38 @@ class Runtime:
                 await worker.start()
                 self._prompting = worker
             return self._prompting
+
+
+async def read_events(
+    store: Store, bell: Bell, stream: str, after: int = 0, *, follow: bool = False
+) -> AsyncIterator[StoredEvent]:
+    """Yield a dispatch's events numbered above ``after``, in order.
+
+    ``follow`` goes on until it is settled and its replies are out; an unknown stream ends at once.
+
+    Raises:
+        StoreUnavailableError: the store does not answer; go on later from the last event's number.
+    """
+    async with bell.listen(stream) as grown:
+        while True:
+            page = await store.events.read(stream, after, EVENT_PAGE)
+            for event in page:
+                after = event.seq
+                yield event
+            if len(page) == EVENT_PAGE:
+                continue
+            if not follow or await _is_over(store, DispatchId(stream), after):
+                return
+            await anext(grown)
+
+
+async def _is_over(store: Store, dispatch_id: DispatchId, after: int) -> bool:
+    """Tell whether the stream will not grow beyond ``after``; replies are read first, so that none slips between."""
+    for status in ("pending", "sending"):
+        if await store.views.outbox(dispatch_id=dispatch_id, status=status, limit=1):
+            return False
+    row = await store.views.dispatch(dispatch_id)
+    return row is None or (row.status in TERMINAL and row.event_seq <= after)
 
 
 _current: ContextVar[Runtime | None] = ContextVar("pyflue_runtime", default=None)
