@@ -228,8 +228,9 @@ class Actor:
                     return worked
                 continue
             write = TurnWrite(mailbox.head.id, head, (InputEntry("worked"),))
+            at_once = mailbox.seen if mailbox.head.position % 2 else None  # otherwise release() does it
             settled = await self.store.ledger.settle(
-                lease, Settlement(write, "completed", DispatchResult(""), release_if_seen=mailbox.seen)
+                lease, Settlement(write, "completed", DispatchResult(""), release_if_seen=at_once)
             )
             head = settled.head
             worked += 1

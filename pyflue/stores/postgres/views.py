@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyflue.clock import Clock
-from pyflue.dispatches import Dispatch, OutboxItem, OutboxStatus, WorkerRow
+from pyflue.dispatches import OUTBOX_FINAL, Dispatch, OutboxItem, OutboxStatus, WorkerRow
 from pyflue.ids import DispatchId, OutboxId, SessionId
 from pyflue.stores.postgres.pool import Pool
 from pyflue.stores.postgres.rows import dispatch_of, outbox_item_of, session_row_of, worker_row_of
@@ -20,8 +20,13 @@ class PostgresViews:
         return dispatch_of(rows[0]) if rows else None
 
     async def dispatches(self, query: DispatchQuery) -> list[Dispatch]:
+        name = "views_dispatches"
+        if query.session_id is not None:
+            name = "views_dispatches.of_session"
+        elif query.status is not None:
+            name = "views_dispatches.of_status"
         rows = await self._pool.read(
-            "views_dispatches",
+            name,
             {
                 "status": query.status,
                 "session": query.session_id,
@@ -50,8 +55,15 @@ class PostgresViews:
         status: OutboxStatus | None = None,
         limit: int = 100,
     ) -> list[OutboxItem]:
+        name = "views_outbox"
+        if dispatch_id is not None:
+            name = "views_outbox.of_dispatch"
+        elif session_id is not None:
+            name = "views_outbox.of_session"
+        elif status is not None and status not in OUTBOX_FINAL:
+            name = "views_outbox.unsent"
         rows = await self._pool.read(
-            "views_outbox", {"session": session_id, "dispatch": dispatch_id, "status": status, "limit": limit}
+            name, {"session": session_id, "dispatch": dispatch_id, "status": status, "limit": limit}
         )
         return [outbox_item_of(row) for row in rows]
 
