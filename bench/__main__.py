@@ -1,0 +1,35 @@
+"""``python -m bench [NAME…] [--quick]``: run benchmarks, all of them unless some are named."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from bench.ruler import Options, machine
+from bench.turn_cpu import turn_cpu
+
+BENCHMARKS: dict[str, Callable[[Options], Awaitable[None]]] = {
+    "turn-cpu": turn_cpu,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure PyFlue against its floors.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    given = parser.parse_args()
+    for name in given.names:
+        if name not in BENCHMARKS:
+            parser.error(f"there is no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
+    print(machine())
+    for name in given.names or BENCHMARKS:
+        began = time.monotonic()
+        print(f"\n{name}")
+        asyncio.run(BENCHMARKS[name](Options(quick=given.quick)))
+        print(f"  ({time.monotonic() - began:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()
