@@ -6,8 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-async def until(condition: Callable[[], object | Awaitable[object]], seconds: float = 10) -> None:
-    """Return once ``condition`` (plain or async) gives something true; fail with ``TimeoutError`` after ``seconds``."""
+async def until(
+    condition: Callable[[], object | Awaitable[object]], seconds: float = 10, *, every: float = 0.002
+) -> None:
+    """Return once ``condition`` (plain or async), asked ``every`` so many seconds, gives something true.
+
+    Fails with ``TimeoutError`` after ``seconds``.
+    """
     async with asyncio.timeout(seconds):
         while True:
             outcome = condition()
@@ -15,4 +20,4 @@ async def until(condition: Callable[[], object | Awaitable[object]], seconds: fl
                 outcome = await outcome
             if outcome:
                 return
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(every)

@@ -238,10 +238,11 @@ def effects(history: History) -> Iterator[str]:
     happened = {effect.key for effect in history.effects}
     tools = {effect.tool for effect in history.effects}
     for row in history.stored.dispatches:
-        for entry in _entries(history, row):
-            if isinstance(entry, ToolResultEntry) and entry.outcome == "done" and entry.name in tools:
-                if f"{row.id}:{entry.call_id}" not in happened:
-                    yield f"{row.id} records success of {entry.call_id}, which had no effect"
+        results = [entry for entry in _entries(history, row) if isinstance(entry, ToolResultEntry)]
+        done = [entry.call_id for entry in results if entry.outcome == "done" and entry.name in tools]
+        for call_id in done:
+            if f"{row.id}:{call_id}" not in happened:
+                yield f"{row.id} records success of {call_id}, which had no effect"
 
 
 def unknown_outcomes(history: History) -> Iterator[str]:
@@ -254,7 +255,8 @@ def unknown_outcomes(history: History) -> Iterator[str]:
             if isinstance(entry, ToolStartedEntry):
                 started[entry.call_id] = line.token
             elif isinstance(entry, ToolResultEntry) and entry.outcome == "unknown":
-                if not crashed or started.get(entry.call_id, line.token) >= line.token:
+                lost = started.get(entry.call_id, line.token) < line.token
+                if not (crashed and lost):
                     yield f"{row.id} records {entry.call_id} as unknown without a crash"
 
 

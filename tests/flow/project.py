@@ -1,0 +1,107 @@
+"""The project that the crash matrix and the chaos runs deploy: one agent whose tools leave traces on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+AGENT = '''\
+import asyncio
+import json
+import os
+from pathlib import Path
+
+from pyflue import create_agent, tool
+from pyflue.testing.crash import Crashes
+from pyflue.tools.tool import ToolContext
+
+
+def configure(context):
+    crashes = Crashes(Path(context.env["CRASH_POINTS"]))
+    effects = context.env["EFFECTS"]
+
+    def leave_trace(key, name, safe):
+        line = json.dumps({"key": key, "tool": name, "safe": safe}) + "\\n"
+        file = os.open(effects, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(file, line.encode())
+        os.fsync(file)
+        os.close(file)
+
+    @tool
+    async def pay(amount: int, context: ToolContext) -> str:
+        """Move money, which must not happen twice."""
+        crashes.reach("before", "tool.effect")
+        leave_trace(context.idempotency_key, "pay", False)
+        crashes.reach("after", "tool.effect")
+        return f"paid {amount}"
+
+    @tool(retry="safe")
+    async def look(name: str, context: ToolContext) -> str:
+        """Look something up."""
+        leave_trace(context.idempotency_key, "look", True)
+        return f"{name} is fine"
+
+    @tool(retry="safe")
+    async def ship(parcel: str, context: ToolContext) -> str:
+        """Ship a parcel in durable steps."""
+
+        async def reserve():
+            leave_trace(context.idempotency_key, "ship", True)
+            return parcel.upper()
+
+        return "shipped " + await context.step("reserve", reserve)
+
+    @tool(retry="safe")
+    async def wait(seconds: float, context: ToolContext) -> str:
+        """Take a while."""
+        leave_trace(context.idempotency_key, "wait", True)
+        await asyncio.sleep(seconds)
+        return "waited"
+
+    return {"model": "anthropic/fake-directives", "instructions": "Be exact.", "tools": [pay, look, ship, wait]}
+
+
+default = create_agent(configure)
+'''
+
+SETTINGS = """\
+[worker]
+turns = 20
+heartbeat = 0.2
+lease = {lease}
+grace = 0.5
+rescue = 0.2
+drain = 4.0
+fence_margin = 0.5
+judge_pause = 0.3
+
+[retry]
+first_delay = 0.1
+longest_delay = 0.5
+rate_limit_delay = 0.2
+
+[outbox]
+first_delay = 0.1
+longest_delay = 0.5
+timeout = 5.0
+
+[models.anthropic]
+timeout = 10.0
+
+[channels.standard]
+agent = "clerk"
+reply_url = "{reply_url}"
+
+[channels.github]
+agent = "clerk"
+bot = "pyflue-bot"
+
+[channels.slack]
+agent = "clerk"
+"""
+
+
+def write_project(root: Path, reply_url: str, lease: float) -> None:
+    """Write the project's files into ``root``. ``lease`` in seconds."""
+    (root / "agents").mkdir(parents=True)
+    (root / "agents" / "clerk.py").write_text(AGENT)
+    (root / "pyflue.toml").write_text(SETTINGS.format(reply_url=reply_url, lease=lease))

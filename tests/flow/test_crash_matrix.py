@@ -1,0 +1,116 @@
+"""The crash matrix: at every place of the road a process dies, comes back, and nothing accepted is lost or doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from pyflue.testing.crash import POINTS
+from pyflue.testing.recorded import Bounds
+from tests.flow.deployment import Deployment
+from tests.flow.run import Run, running
+from tests.waiting import until
+
+CHANNELS = ("standard", "github", "slack")
+TWO_TOOLS = '[tool:pay {"amount": 5}] [tool:look {"name": "stock"}]'
+STEPS = '[tool:ship {"parcel": "box"}] [tool:pay {"amount": 7}]'
+SLOW = '[tool:wait {"seconds": 0.6}]'
+SETTLE_WITHIN = 25.0  # seconds; on an idle machine it takes about two
+
+TERMINATED = ("after_drain", "before_hand_back", "after_hand_back", "before_retire")
+AFTER_A_DEATH = ("after_rescue_claim", "after_reap", "after_free")
+OVERLOADED = ("after_park", "before_release")
+REFUSED = ("after_delay",)
+ORDINARY = [point.name for point in POINTS if point.name not in (*TERMINATED, *AFTER_A_DEATH, *OVERLOADED, *REFUSED)]
+
+
+async def converse(run: Run, channel: str, *messages: str) -> None:
+    """Say the messages in a thread of their own, each once the one before is acknowledged."""
+    thread = run.thread(channel)
+    for message in messages:
+        await run.say(channel, thread, message)
+
+
+async def converse_everywhere(run: Run, *messages: str) -> None:
+    async with asyncio.TaskGroup() as group:
+        for channel in CHANNELS:
+            group.create_task(converse(run, channel, *messages))
+
+
+async def survive(run: Run, point: str, *messages: str, after: str = "") -> None:
+    """Hold conversations on all channels while a process dies at ``point``, ``after`` one has died elsewhere."""
+    crashes = run.deployment.crashes
+    with run.fault(point):
+        for armed in filter(None, (after, point)):
+            crashes.arm(armed)
+        await converse_everywhere(run, *messages)
+        await _until_dead_and_back(run)
+
+
+async def _until_dead_and_back(run: Run) -> None:
+    crashes = run.deployment.crashes
+    await until(lambda: not crashes.armed(), 20)
+    await until(lambda: -signal.SIGKILL in [code for _, code in run.deployment.starts], 10)
+    await run.deployment.all_up()
+
+
+async def judge(run: Run) -> None:
+    """Say one thing more, which nothing disturbs, and have the whole run checked."""
+    await converse(run, "standard", "Are you still there?")
+    await run.until_quiet()
+    await run.verdict(Bounds(settle_within=SETTLE_WITHIN))
+
+
+@pytest.mark.parametrize("point", ORDINARY)
+async def test_a_process_that_dies_loses_and_doubles_nothing(deployment: Deployment, point: str) -> None:
+    async with running(deployment) as run:
+        await survive(run, point, TWO_TOOLS, STEPS)
+
+        await judge(run)
+
+
+@pytest.mark.parametrize("point", AFTER_A_DEATH)
+async def test_whoever_rescues_may_die_too(deployment: Deployment, point: str) -> None:
+    async with running(deployment) as run:
+        await survive(run, point, TWO_TOOLS, STEPS, after="after_begin")
+
+        await judge(run)
+
+
+@pytest.mark.parametrize("point", OVERLOADED)
+async def test_parked_work_outlives_who_parked_it(deployment: Deployment, point: str) -> None:
+    async with running(deployment) as run:
+        await run.script_model({"status": 529}, {"status": 529})
+        await survive(run, point, TWO_TOOLS, "and then?")
+
+        await judge(run)
+
+
+@pytest.mark.parametrize("point", REFUSED)
+async def test_a_refused_reply_outlives_who_sent_it(deployment: Deployment, point: str) -> None:
+    async with running(deployment) as run:
+        await run.fail_platform({"platform": "standard", "status": 503})
+        await survive(run, point, TWO_TOOLS, "and then?")
+
+        await judge(run)
+
+
+@pytest.mark.parametrize("point", TERMINATED)
+async def test_a_process_killed_while_it_stops_loses_nothing(deployment: Deployment, point: str) -> None:
+    async with running(deployment) as run:
+        with run.fault(point):
+            deployment.crashes.arm(point)
+            await converse_everywhere(run, f"{SLOW} now", TWO_TOOLS)
+            before = len(await run.effects())
+            await until(lambda: _grown(run, before), 15)
+            for role in deployment.workers:
+                deployment.signal(role, signal.SIGTERM)
+            await _until_dead_and_back(run)
+
+        await judge(run)
+
+
+async def _grown(run: Run, before: int) -> bool:
+    return len(await run.effects()) > before or before > 0

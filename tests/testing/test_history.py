@@ -1,0 +1,325 @@
+"""The history checker finds every kind of breach: a good history is spoilt in one place and must be refused for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from msgspec import Raw
+from msgspec.structs import replace
+
+from pyflue.dispatches import Dispatch, DispatchInput, DispatchResult, OutboxItem, ReplyAddress, SessionAddress
+from pyflue.entries import (
+    AnswerEntry,
+    Entry,
+    InputEntry,
+    ToolResultEntry,
+    ToolStartedEntry,
+    encode_entry,
+    kind_of_entry,
+)
+from pyflue.events import (
+    DispatchAccepted,
+    DispatchSettled,
+    DispatchStarted,
+    Event,
+    ReplySent,
+    StoredEvent,
+    encode_event,
+    type_of,
+)
+from pyflue.ids import DispatchId, OutboxId, WorkerId
+from pyflue.messages import TextPart, ToolUsePart
+from pyflue.stores.protocol import SessionRow, StoredLine
+from pyflue.testing.history import RULES, check
+from pyflue.testing.posted import Posted
+from pyflue.testing.recorded import Bounds, Delivery, Effect, Fault, History, Operation, Stored
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+ADDRESS = SessionAddress("clerk", "thread-1")
+FIRST, SECOND = DispatchId("dsp_1"), DispatchId("dsp_2")
+
+
+def at(seconds: float) -> datetime:
+    return BEGAN + timedelta(seconds=seconds)
+
+
+def dispatch(id: DispatchId, position: int, text: str) -> Dispatch:
+    reply = ReplyAddress("github", Raw(b"{}"))
+    return Dispatch(
+        id=id,
+        session_id=ADDRESS.id,
+        position=position,
+        input=DispatchInput(f"{text} please", "signal", reply=reply),
+        status="completed",
+        attempts=1,
+        accepted_at=at(position),
+        available_at=at(position),
+        started_at=at(10 * position),
+        settled_at=at(10 * position + 5),
+        result=DispatchResult(f"answer to {text}"),
+        event_seq=4,
+    )
+
+
+def lines() -> tuple[StoredLine, ...]:
+    call = ToolUsePart("call-1", "pay", Raw(b"{}"))
+    written: list[tuple[DispatchId, Entry]] = [
+        (FIRST, InputEntry("m-1 please")),
+        (FIRST, AnswerEntry((call,), "tool_use", "fake")),
+        (FIRST, ToolStartedEntry("call-1", "pay")),
+        (FIRST, ToolResultEntry("call-1", "pay", "paid")),
+        (FIRST, AnswerEntry((TextPart("answer to m-1"),), "end_turn", "fake")),
+        (SECOND, InputEntry("m-2 please")),
+        (SECOND, AnswerEntry((TextPart("answer to m-2"),), "end_turn", "fake")),
+    ]
+    return tuple(
+        StoredLine(seq, id, kind_of_entry(entry), encode_entry(entry), at(seq), token=1 if id == FIRST else 2)
+        for seq, (id, entry) in enumerate(written, 1)
+    )
+
+
+def events(position: int) -> tuple[StoredEvent, ...]:
+    told: tuple[Event, ...] = (
+        DispatchAccepted("github"),
+        DispatchStarted(1, "wrk_1"),
+        DispatchSettled("completed"),
+        ReplySent(f"out_{position}", "github", 0, "id", 1),
+    )
+    return tuple(
+        StoredEvent(f"dsp_{position}", seq, type_of(event), Raw(encode_event(event)), at(10 * position + 5))
+        for seq, event in enumerate(told, 1)
+    )
+
+
+def item(position: int) -> OutboxItem:
+    return OutboxItem(
+        id=OutboxId(f"out_{position}"),
+        session_id=ADDRESS.id,
+        position=position,
+        dispatch_id=DispatchId(f"dsp_{position}"),
+        call_id="",
+        part=0,
+        channel="github",
+        destination=Raw(b"{}"),
+        body=f"answer to m-{position}",
+        idempotency_key=f"dsp_{position}-0",
+        status="sent",
+        attempts=1,
+        available_at=at(0),
+        created_at=at(0),
+    )
+
+
+def posted(position: int) -> Posted:
+    return Posted("github", f"id-{position}", "octo/demo#1", f"answer to m-{position}", f"dsp_{position}-0", 0.0)
+
+
+def request(*messages: dict[str, object]) -> Raw:
+    return Raw(json.dumps({"model": "fake", "messages": messages}).encode())
+
+
+ASKED = {"role": "user", "content": "m-1 please"}
+CALLED = {"role": "assistant", "content": [{"type": "tool_use", "id": "call-1", "name": "pay", "input": {}}]}
+ANSWERED = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call-1", "content": "paid"}]}
+SAID = {"role": "assistant", "content": "answer to m-1"}
+ASKED_AGAIN = {"role": "user", "content": "m-2 please"}
+
+
+def good() -> History:
+    """A run of one thread with two messages, one tool call and a killed worker, in which every promise was kept."""
+    session = SessionRow(ADDRESS.id, ADDRESS, head=7, mailbox_head=2, unsettled=0, created_at=at(0), updated_at=at(30))
+    return History(
+        deliveries=(
+            Delivery("m-1", "octo/demo#1", accepted=True, dispatch_ids=(FIRST,)),
+            Delivery("m-2", "octo/demo#1", accepted=True),
+        ),
+        stored=Stored(
+            dispatches=(dispatch(FIRST, 1, "m-1"), dispatch(SECOND, 2, "m-2")),
+            sessions=(session,),
+            lines={ADDRESS.id: lines()},
+            events={FIRST: events(1), SECOND: events(2)},
+            outbox=(item(1), item(2)),
+        ),
+        requests=(
+            request(ASKED),
+            request(ASKED, CALLED, ANSWERED),
+            request(ASKED, CALLED, ANSWERED, SAID, ASKED_AGAIN),
+        ),
+        posted=(posted(1), posted(2)),
+        effects=(Effect(f"{FIRST}:call-1", "pay", safe=False),),
+        operations=tuple(Operation(at(seconds).timestamp(), succeeded=True) for seconds in range(10)),
+        faults=(Fault("a worker was killed", at(3).timestamp(), at(4).timestamp()),),
+        bounds=Bounds(settle_within=60),
+    )
+
+
+Spoil = Callable[[History], History]
+
+
+def stored(history: History, **changes: object) -> History:
+    return replace(history, stored=replace(history.stored, **changes))
+
+
+def row(history: History, place: int, **changes: object) -> History:
+    rows = list(history.stored.dispatches)
+    rows[place] = replace(rows[place], **changes)
+    return stored(history, dispatches=tuple(rows))
+
+
+def session(history: History, **changes: object) -> History:
+    return stored(history, sessions=(replace(history.stored.sessions[0], **changes),))
+
+
+def line(history: History, number: int, entry: Entry | None = None, **changes: object) -> History:
+    changed = list(history.stored.lines[ADDRESS.id])
+    if entry is not None:
+        changes |= {"kind": kind_of_entry(entry), "body": encode_entry(entry)}
+    changed[number - 1] = replace(changed[number - 1], **changes)
+    return stored(history, lines={ADDRESS.id: tuple(changed)})
+
+
+def outbox(history: History, **changes: object) -> History:
+    return stored(history, outbox=(replace(item(1), **changes), item(2)))
+
+
+def without_line(history: History, seq: int) -> History:
+    kept = [one for one in history.stored.lines[ADDRESS.id] if one.seq != seq]
+    renumbered = tuple(replace(one, seq=number) for number, one in enumerate(kept, 1))
+    return session(stored(history, lines={ADDRESS.id: renumbered}), head=len(kept))
+
+
+def event(history: History, place: int, told: Event) -> History:
+    changed = list(events(1))
+    changed[place] = replace(changed[place], type=type_of(told), data=Raw(encode_event(told)))
+    return stored(history, events={FIRST: tuple(changed), SECOND: events(2)})
+
+
+UNKNOWN = ToolResultEntry("call-1", "pay", "?", "unknown")
+
+SPOILT: dict[str, tuple[str, Spoil]] = {
+    "an accepted message is gone": (
+        "accepted_once",
+        lambda h: replace(h, deliveries=(*h.deliveries, Delivery("m-3", "t", accepted=True))),
+    ),
+    "a message was admitted twice": ("accepted_once", lambda h: row(h, 1, input=h.stored.dispatches[0].input)),
+    "a dispatch nobody sent": ("accepted_once", lambda h: replace(h, deliveries=h.deliveries[:1])),
+    "a receipt of another dispatch": (
+        "accepted_once",
+        lambda h: replace(h, deliveries=(replace(h.deliveries[0], dispatch_ids=("dsp_9",)), h.deliveries[1])),
+    ),
+    "a dispatch never settled": ("settled", lambda h: row(h, 1, status="running", settled_at=None)),
+    "settled twice": ("settled", lambda h: event(h, 3, DispatchSettled("completed"))),
+    "settled without its event": ("settled", lambda h: event(h, 2, DispatchStarted(2, "wrk_1"))),
+    "a dispatch failed": ("completed", lambda h: row(h, 1, status="failed")),
+    "a gap in the mailbox": ("queue_order", lambda h: row(h, 1, position=3)),
+    "queued in another order than sent": ("queue_order", lambda h: replace(h, deliveries=h.deliveries[::-1])),
+    "an input read twice": ("worked_in_order", lambda h: line(h, 2, InputEntry("m-1 please"))),
+    "an input never read": ("worked_in_order", lambda h: without_line(h, 6)),
+    "a line of an earlier dispatch": ("worked_in_order", lambda h: line(h, 7, dispatch_id=FIRST)),
+    "two dispatches at once": ("worked_in_order", lambda h: row(h, 1, started_at=at(12))),
+    "a gap in the journal": ("journal", lambda h: line(h, 7, seq=8)),
+    "a head that is not the last line": ("journal", lambda h: session(h, head=6)),
+    "a line under a stale token": ("journal", lambda h: line(h, 7, token=1)),
+    "a gap in the events": ("event_numbers", lambda h: row(h, 0, event_seq=5)),
+    "an event before the admission": ("event_numbers", lambda h: event(h, 0, DispatchStarted(1, "wrk_1"))),
+    "work after the settlement": ("event_numbers", lambda h: event(h, 3, DispatchStarted(2, "wrk_2"))),
+    "an attempt spent": (
+        "attempts",
+        lambda h: replace(event(h, 1, DispatchStarted(2, "wrk_2")), bounds=Bounds(attempts=1)),
+    ),
+    "a call without a result": ("answers_recorded", lambda h: without_line(h, 4)),
+    "a result recorded twice": ("answers_recorded", lambda h: line(h, 3, ToolResultEntry("call-1", "pay", "paid"))),
+    "a tool use left open in a request": (
+        "model_history",
+        lambda h: replace(h, requests=(*h.requests, request(ASKED, CALLED, ASKED_AGAIN))),
+    ),
+    "a result nobody asked for": (
+        "model_history",
+        lambda h: replace(h, requests=(*h.requests, request(ASKED, SAID, ANSWERED))),
+    ),
+    "two user messages in a row": (
+        "model_history",
+        lambda h: replace(h, requests=(*h.requests, request(ASKED, ASKED_AGAIN))),
+    ),
+    "a message the model never saw": ("seen_by_model", lambda h: replace(h, requests=h.requests[:2])),
+    "a message shown before an earlier one": (
+        "seen_by_model",
+        lambda h: replace(h, requests=(*h.requests, request(ASKED_AGAIN))),
+    ),
+    "a message shown twice": (
+        "seen_by_model",
+        lambda h: replace(h, requests=(*h.requests, request(ASKED, SAID, ASKED))),
+    ),
+    "a reply posted twice": (
+        "replies",
+        lambda h: replace(h, posted=(*h.posted, replace(posted(1), duplicate=True))),
+    ),
+    "a reply marked sent that nobody has": ("replies", lambda h: replace(h, posted=h.posted[1:])),
+    "a reply cut short": ("replies", lambda h: replace(h, posted=(replace(posted(1), text="answer"), posted(2)))),
+    "a completed dispatch without a reply": ("replies", lambda h: stored(h, outbox=(item(2),))),
+    "a reply out of nowhere": (
+        "replies",
+        lambda h: replace(h, posted=(*h.posted, replace(posted(1), key="dsp_9-0"))),
+    ),
+    "replies in the wrong order": ("reply_order", lambda h: replace(h, posted=h.posted[::-1])),
+    "an unsafe effect twice": ("effects", lambda h: replace(h, effects=h.effects * 2)),
+    "a success without its effect": (
+        "effects",
+        lambda h: replace(h, effects=(Effect("dsp_2:call-9", "pay", safe=False),)),
+    ),
+    "an unknown outcome under the same lease": ("unknown_outcomes", lambda h: line(h, 4, UNKNOWN)),
+    "an unknown outcome without a crash": (
+        "unknown_outcomes",
+        lambda h: replace(line(line(h, 4, UNKNOWN), 3, token=0), faults=()),
+    ),
+    "a lease left behind": ("nothing_left", lambda h: session(h, lease_owner=WorkerId("wrk_1"))),
+    "a mailbox still due": ("nothing_left", lambda h: session(h, due_at=at(1))),
+    "a reply still being sent": ("nothing_left", lambda h: outbox(h, status="sending")),
+    "a reply given up": ("nothing_left", lambda h: outbox(h, status="undeliverable")),
+    "settled too late": ("liveness", lambda h: replace(h, bounds=Bounds(settle_within=5))),
+    "too much failed outside faults": (
+        "not_vacuous",
+        lambda h: replace(h, operations=tuple(replace(one, succeeded=False) for one in h.operations)),
+    ),
+    "no operation outside a fault": ("not_vacuous", lambda h: replace(h, operations=h.operations[3:5])),
+    "nothing was sent": ("not_vacuous", lambda h: replace(h, deliveries=())),
+}
+
+
+def test_a_good_history_is_accepted() -> None:
+    assert check(good()) == []
+
+
+@pytest.mark.parametrize(("rule", "spoil"), SPOILT.values(), ids=SPOILT)
+def test_a_spoilt_history_is_refused_for_what_is_wrong_with_it(rule: str, spoil: Spoil) -> None:
+    broken = check(spoil(good()))
+
+    assert rule in {violation.rule for violation in broken}
+    assert all(violation.found for violation in broken)
+
+
+def test_every_rule_is_broken_by_some_spoilt_history() -> None:
+    assert set(RULES) == {rule for rule, _ in SPOILT.values()}
+
+
+def test_an_unknown_outcome_after_a_crash_is_accepted() -> None:
+    history = line(line(good(), 4, UNKNOWN, token=2), 5, token=2)
+
+    assert check(history) == []
+
+
+def test_a_standard_receiver_may_get_a_webhook_id_twice() -> None:
+    twice = [replace(post, platform="standard", duplicate=again) for again in (False, True) for post in good().posted]
+
+    assert check(replace(good(), posted=tuple(twice))) == []
+
+
+def test_a_violation_names_its_rule_and_what_was_found() -> None:
+    (violation,) = check(session(good(), head=6))
+
+    assert str(violation).startswith("journal: ses_")
+    assert msgspec.json.encode(violation)
