@@ -93,6 +93,7 @@ class PyFlueSession:
         """
         if working_on.get() == self.address.id:
             raise SelfPromptError(self.address.id)
+        _check_text(text)
         key = None if idempotency_key is None else DedupeKey(f"prompt:{self.address.id}", idempotency_key)
         work = DispatchInput(text, payload=self._payload)
         receipt = await self._runtime.admitter.dispatch(self.address, work, key)
@@ -171,6 +172,15 @@ def _check_id(instance_id: str) -> None:
         )
 
 
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            "The text cannot be stored.", cause="It holds half a surrogate pair.", fix="Decode it as UTF-8 first."
+        ) from error
+
+
 def _encode_payload(payload: object) -> Raw | None:
     if payload is None:
         return None
@@ -187,6 +197,9 @@ async def _end(watcher: asyncio.Task[None] | None) -> None:
     if watcher is not None:
         await asyncio.wait({watcher}, timeout=1.0)
         watcher.cancel()
+        await asyncio.wait({watcher}, timeout=1.0)
+        if watcher.done() and not watcher.cancelled() and (error := watcher.exception()) is not None:
+            log("observer.failed", level="warning", error=type(error).__name__)
 
 
 __all__: Sequence[str] = ("HarnessResult", "PyFlueAgent", "PyFlueEvent", "PyFlueSession", "init_agent")

@@ -49,6 +49,7 @@ class Runtime:
         self.ids = Ids(self.clock)
         self.models = ModelProviders(project.settings.models, project.secrets)
         self.admitter = Admitter(store, bell, self.clock, self.ids, project.settings.queue.limits)
+        self._workers: list[Worker] = []
         self._prompting: Worker | None = None
         self._starting = asyncio.Lock()
 
@@ -68,7 +69,9 @@ class Runtime:
             worker_id=self.ids.worker(),
             liveness=Liveness(self.clock, settings.worker.lease, settings.worker.fence_margin),
         )
-        return Worker(place, rescuing=rescuing)
+        worker = Worker(place, rescuing=rescuing)
+        self._workers.append(worker)
+        return worker
 
     async def settled(self, dispatch_id: DispatchId, address: SessionAddress) -> Dispatch:
         """Wait for a dispatch's outcome, working its mailbox ourselves whenever nobody else does.
@@ -79,10 +82,13 @@ class Runtime:
         worker = await self._prompting_worker()
         async with self.bell.listen(dispatch_id) as grown:
             while True:
-                row = await self.store.views.dispatch(dispatch_id)
+                try:
+                    row = await self.store.views.dispatch(dispatch_id)
+                except StoreUnavailableError:
+                    row = None  # it was admitted: it is there when the store is back
                 if row is not None and row.status in TERMINAL:
                     return row
-                if row is not None and not await self._lend_a_hand(worker, address, row.position):
+                if row is None or not await self._lend_a_hand(worker, address, row.position):
                     await anext(grown)
 
     async def events(self, stream: str, after: int = 0, *, follow: bool = False) -> AsyncIterator[StoredEvent]:
@@ -105,8 +111,8 @@ class Runtime:
         row = await self.store.ledger.request_abort(dispatch_id)
         if row is not None and row.status not in TERMINAL:
             self.bell.ring(row.session_id)
-            if self._prompting is not None:
-                self._prompting.abort((dispatch_id,))
+            for worker in self._workers:
+                worker.abort((dispatch_id,))
         return row
 
     async def close(self) -> None:
@@ -122,10 +128,7 @@ class Runtime:
 
     async def _lend_a_hand(self, worker: Worker, address: SessionAddress, position: int) -> bool:
         """Work the mailbox up to ``position`` if nobody holds it; tell whether we did."""
-        try:
-            lease = await self.store.ledger.claim(address.id, worker.id, frozenset({address.agent}))
-        except StoreUnavailableError:
-            return False
+        lease = await worker.claim(address.id, frozenset({address.agent}))
         if lease is None:
             return False
         await worker.work(lease, until=position)

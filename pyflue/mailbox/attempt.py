@@ -17,6 +17,7 @@ from pyflue.events import DispatchStarted
 from pyflue.mailbox.replies import reply_tool_drafts
 from pyflue.mailbox.workplace import Workplace
 from pyflue.models.resolve import choose_model
+from pyflue.observers.logs import log
 from pyflue.profiles import AgentLimits
 from pyflue.session.backoff import pause_before_retry
 from pyflue.session.journal import SessionJournal
@@ -59,14 +60,14 @@ async def attempt(place: Workplace, journal: SessionJournal, mailbox: Mailbox, d
         return verdict
     control = TurnControl()
     control.draining = place.draining
-    begun = await _begin(place, journal, dispatch, limits)
-    head = journal.head
     place.running[dispatch.id] = control
     try:
-        verdict = await _stoppable(control, _run(place, journal, begun, control))
+        begun = await _begin(place, journal, dispatch, limits)
+        before = journal.appended
+        verdict = await _stoppable(control, _run(place, journal, begun, control, mailbox.now))
     finally:
         del place.running[dispatch.id]
-    return _spend(verdict, begun.attempts, limits, progressed=journal.head > head)
+    return _spend(verdict, begun.attempts, limits, progressed=journal.appended > before)
 
 
 async def _begin(place: Workplace, journal: SessionJournal, dispatch: Dispatch, limits: AgentLimits) -> Dispatch:
@@ -105,16 +106,28 @@ async def _stoppable(control: TurnControl, run: Coroutine[None, None, Verdict]) 
             raise LeaseLost("the attempt was cancelled")
 
 
-async def _run(place: Workplace, journal: SessionJournal, dispatch: Dispatch, control: TurnControl) -> Verdict:
-    """Build the agent and run the turn loop."""
+async def _run(
+    place: Workplace, journal: SessionJournal, dispatch: Dispatch, control: TurnControl, now: datetime
+) -> Verdict:
+    """Build the agent and run the turn loop. ``now`` is the store's time."""
     try:
         agent = await _build(place, journal, dispatch)
         model, model_id = place.models.resolve(choose_model(agent.name, agent.model, place.settings.agents.model))
     except ConfigurationError as error:
+        log(
+            "agent.build_failed",
+            level="error",
+            agent=journal.lease.address.agent,
+            reason=error.code,
+            detail=error.detail,
+        )
         delay = pause_before_retry(dispatch.id, dispatch.attempts, place.settings.retry)
         return Parked(error.code, delay, refund=False, message=str(error))
     if agent.persist is not None:
-        await journal.keep_in(agent.persist)
+        try:
+            await journal.keep_in(agent.persist)
+        except UnknownEntryKindError as error:
+            return newer_entry(error)
         if isinstance(next_step(of_dispatch(journal.lines, dispatch.id)), WriteInput):
             await journal.append(dispatch.id, (_input_entry(dispatch),))
     on_text = place.on_text
@@ -129,7 +142,7 @@ async def _run(place: Workplace, journal: SessionJournal, dispatch: Dispatch, co
         control=control,
         clock=place.clock,
         retry=place.settings.retry,
-        deadline=_deadline(place, dispatch),
+        deadline=_deadline(place, dispatch, now),
         draft=reply_tool_drafts(place, dispatch),
         on_text=None if on_text is None else partial(on_text, dispatch.id),
     )
@@ -151,11 +164,11 @@ async def _build(place: Workplace, journal: SessionJournal, dispatch: Dispatch) 
     return await build(place.registry.get(address.agent), context, address.agent)
 
 
-def _deadline(place: Workplace, dispatch: Dispatch) -> float:
-    """Turn the row's deadline, which is the store's time, into this process's monotonic seconds."""
+def _deadline(place: Workplace, dispatch: Dispatch, now: datetime) -> float:
+    """Turn the row's deadline, which is the store's time as ``now`` is, into this process's monotonic seconds."""
     if dispatch.deadline_at is None:
         return float("inf")
-    return place.clock.monotonic() + (dispatch.deadline_at - place.clock.now()).total_seconds()
+    return place.clock.monotonic() + (dispatch.deadline_at - now).total_seconds()
 
 
 def _spend(verdict: Verdict, attempts: int, limits: AgentLimits, *, progressed: bool) -> Verdict:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from pyflue.channels.protocol import Channel, SendFailure, SendReceipt
 from pyflue.dispatches import OutboxItem
 from pyflue.errors import LeaseLost
 from pyflue.events import ReplyDelayed, ReplySent, ReplyUndeliverable
-from pyflue.mailbox.workplace import Workplace, patiently
+from pyflue.mailbox.workplace import Workplace
 from pyflue.observers.logs import bind, log
 from pyflue.session.backoff import doubled
+from pyflue.session.liveness import patiently
 
 OTHER_WORKERS_PAUSE = timedelta(seconds=30)  # for a channel that is configured elsewhere in the fleet, but not here
 
@@ -35,6 +37,8 @@ async def deliver(place: Workplace, item: OutboxItem) -> None:
 async def _deliver_one(place: Workplace, item: OutboxItem) -> OutboxItem | None:
     channel = place.channels.get(item.channel)
     if channel is None:
+        if _is_too_old(place, item):
+            return await _give_up(place, item, f"No worker that took it has channel {item.channel!r}.")
         await _delay(place, item, OTHER_WORKERS_PAUSE, "channel_not_configured_here", ambiguous=item.recovered)
         return None
     place.liveness.check()
@@ -53,9 +57,7 @@ async def _deliver_one(place: Workplace, item: OutboxItem) -> OutboxItem | None:
 
 async def _sent(place: Workplace, item: OutboxItem, channel: Channel, receipt: SendReceipt) -> OutboxItem | None:
     event = ReplySent(item.id, channel.name, item.part, receipt.id, item.attempts, receipt.found)
-    following = await patiently(
-        place.liveness, lambda: place.store.outbox.sent(item, place.worker_id, receipt.id, event)
-    )
+    following = await _next(place, lambda: place.store.outbox.sent(item, place.worker_id, receipt.id, event))
     place.bell.announce(item.dispatch_id)
     log("reply.sent", channel=channel.name, part=item.part, attempts=item.attempts)
     return following
@@ -63,18 +65,32 @@ async def _sent(place: Workplace, item: OutboxItem, channel: Channel, receipt: S
 
 async def _failed(place: Workplace, item: OutboxItem, failure: SendFailure) -> OutboxItem | None:
     settings = place.settings.outbox
-    age = (place.clock.now() - item.created_at).total_seconds()
-    if failure.permanent or item.attempts >= settings.max_attempts or age >= settings.give_up_after:
-        event = ReplyUndeliverable(item.id, item.channel, failure.what)
-        log("reply.undeliverable", level="error", channel=item.channel, attempts=item.attempts)
-        following = await patiently(
-            place.liveness, lambda: place.store.outbox.undeliverable(item, place.worker_id, failure.what, event)
-        )
-        place.bell.announce(item.dispatch_id)
-        return following
+    if failure.permanent or item.attempts >= settings.max_attempts or _is_too_old(place, item):
+        return await _give_up(place, item, failure.what)
     delay = failure.retry_after or doubled(item.id, item.attempts, settings.first_delay, settings.longest_delay)
     await _delay(place, item, delay, failure.what, ambiguous=failure.ambiguous or item.recovered)
     return None
+
+
+async def _next(place: Workplace, finish: Callable[[], Awaitable[OutboxItem | None]]) -> OutboxItem | None:
+    """Finish an item; what comes back was taken for us in the same moment, and is noted before anybody may doubt it."""
+    async with place.gate.taking():
+        following = await patiently(place.liveness, finish)
+        if following is not None:
+            place.sending.add(following.id)
+    return following
+
+
+def _is_too_old(place: Workplace, item: OutboxItem) -> bool:
+    return (place.clock.now() - item.created_at).total_seconds() >= place.settings.outbox.give_up_after
+
+
+async def _give_up(place: Workplace, item: OutboxItem, reason: str) -> OutboxItem | None:
+    event = ReplyUndeliverable(item.id, item.channel, reason)
+    log("reply.undeliverable", level="error", channel=item.channel, attempts=item.attempts)
+    following = await _next(place, lambda: place.store.outbox.undeliverable(item, place.worker_id, reason, event))
+    place.bell.announce(item.dispatch_id)
+    return following
 
 
 async def _delay(place: Workplace, item: OutboxItem, delay: timedelta, reason: str, *, ambiguous: bool) -> None:

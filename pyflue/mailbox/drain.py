@@ -8,10 +8,11 @@ from pyflue.dispatches import Dispatch, Lease, Mailbox
 from pyflue.errors import HandBack, LeaseLost, UnknownEntryKindError
 from pyflue.mailbox.attempt import attempt, newer_entry
 from pyflue.mailbox.settle import conclude, hand_back, park
-from pyflue.mailbox.workplace import Workplace, patiently
+from pyflue.mailbox.workplace import Workplace
 from pyflue.observers.logs import bind, log
 from pyflue.session.backoff import pause_before_retry
 from pyflue.session.journal import SessionJournal
+from pyflue.session.liveness import patiently
 from pyflue.session.turn import Parked
 
 
@@ -22,36 +23,38 @@ async def drain(place: Workplace, lease: Lease, until: int | None = None) -> Non
     the call quietly; what was appended under it stays.
     """
     with bind(session_id=lease.session_id):
-        journal = SessionJournal(place.store, lease, place.liveness)
-        loaded = False
         try:
-            while True:
-                mailbox = await patiently(place.liveness, partial(place.store.ledger.mailbox, lease))
-                head = _due(mailbox)
-                if head is None or place.draining or _is_done(mailbox, until):
-                    if await patiently(place.liveness, partial(place.store.ledger.release, lease, mailbox.seen)):
-                        return
-                    continue
-                if not loaded:
-                    loaded = await _load(place, journal, head)
-                    if not loaded:
-                        continue
-                if await _work_one(place, journal, mailbox, head):
-                    return
+            await _drain(place, lease, until)
         except LeaseLost:
+            place.doubtful = True  # it may be ours still: a write of ours that landed after we had given up on it
             log("lease.lost", worker_id=place.worker_id)
         except Exception as error:  # noqa: BLE001 - the actor: the lease is disowned, and the work found again
+            place.doubtful = True
             log("drain.crashed", level="error", worker_id=place.worker_id, error=type(error).__name__, exc_info=error)
+
+
+async def _drain(place: Workplace, lease: Lease, until: int | None) -> None:
+    journal = SessionJournal(place.store, lease, place.liveness)
+    loaded = leaving = False
+    while True:
+        mailbox = await patiently(place.liveness, partial(place.store.ledger.mailbox, lease))
+        head = _due(mailbox)
+        if head is None or leaving or place.draining or _is_done(mailbox, until):
+            if await patiently(place.liveness, partial(place.store.ledger.release, lease, mailbox.seen)):
+                return
+        elif not loaded:
+            loaded = await _load(place, journal, head)
+            leaving = not loaded
+        elif await _work_one(place, journal, mailbox, head):
+            return
 
 
 def _due(mailbox: Mailbox) -> Dispatch | None:
     """Return the head if it may be worked now: a parked or waiting head blocks what is behind it."""
     head = mailbox.head
-    if head is None or head.status == "waiting":
-        return None
-    if head.available_at > mailbox.now and head.abort_requested_at is None:
-        return None
-    return head
+    if head is None or head.abort_requested_at is not None:
+        return head
+    return None if head.status == "waiting" or head.available_at > mailbox.now else head
 
 
 def _is_done(mailbox: Mailbox, until: int | None) -> bool:
@@ -74,14 +77,15 @@ async def _work_one(place: Workplace, journal: SessionJournal, mailbox: Mailbox,
     with bind(dispatch_id=dispatch.id):
         try:
             verdict = await attempt(place, journal, mailbox, dispatch)
+            return await conclude(place, journal, mailbox, dispatch, verdict)
         except HandBack:
             await hand_back(place, journal, dispatch)
             return False
         except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001 - the actor: a bug of ours must not strand the mailbox
-            verdict = _unexpected(place, dispatch, error)
-        return await conclude(place, journal, mailbox, dispatch, verdict)
+            await park(place, journal, dispatch, _unexpected(place, dispatch, error))
+            return False
 
 
 def _unexpected(place: Workplace, dispatch: Dispatch, error: Exception) -> Parked:

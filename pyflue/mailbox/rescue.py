@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import Final
 
 from pyflue.dispatches import Lease, OutboxItem
-from pyflue.errors import LeaseLost
+from pyflue.errors import LeaseLost, UnknownEntryKindError
+from pyflue.mailbox.attempt import judge
 from pyflue.mailbox.settle import conclude
 from pyflue.mailbox.workplace import Workplace
 from pyflue.observers.logs import bind, log
@@ -56,7 +57,10 @@ async def settle_unclaimable(place: Workplace) -> None:
 
 async def _fail_all(place: Workplace, lease: Lease, after: timedelta) -> None:
     journal = SessionJournal(place.store, lease, place.liveness)
-    await journal.load()
+    try:
+        await journal.load()
+    except UnknownEntryKindError:
+        journal.lines.clear()  # a newer release wrote here: settle without reading, and leave its entries alone
     agent = lease.address.agent
     minutes = after.total_seconds() / 60
     verdict = Failed("agent_unavailable", f"No live worker has had agent {agent!r} for {minutes:g} minutes.")
@@ -66,5 +70,6 @@ async def _fail_all(place: Workplace, lease: Lease, after: timedelta) -> None:
             if await place.store.ledger.release(lease, mailbox.seen):
                 return
             continue
-        if await conclude(place, journal, mailbox, mailbox.head, verdict):
+        decided = judge(mailbox.head, journal.lines, place.limits_of(agent), mailbox.now)
+        if await conclude(place, journal, mailbox, mailbox.head, decided or verdict):
             return

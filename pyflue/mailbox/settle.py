@@ -74,12 +74,13 @@ async def _settle(
         release_if_seen=mailbox.seen if mailbox.unsettled == 1 else None,
         keep_first_reply=bool(drafts) and drafts[0].channel in place.channels,
     )
-    settled = await journal.settle(last)
+    async with place.gate.taking():
+        settled = await journal.settle(last)
+        if settled.reply is not None:
+            place.deliver(settled.reply)
     place.bell.announce(dispatch.id)
     error = settlement.error.code if settlement.error is not None else None
     log("dispatch.settled", dispatch_id=dispatch.id, outcome=settlement.outcome, error_code=error)
-    if settled.reply is not None:
-        place.deliver(settled.reply)
     return settled.released
 
 

@@ -41,7 +41,7 @@ class Slots:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.give_back()  # it was given to us just before we were cancelled
-            else:
+            elif turn in self._waiting:  # ``give_back`` may have passed over it already
                 self._waiting.remove(turn)
             raise
 

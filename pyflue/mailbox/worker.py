@@ -20,8 +20,9 @@ from pyflue.mailbox.deliver import deliver
 from pyflue.mailbox.drain import drain
 from pyflue.mailbox.rescue import judge_the_dead, settle_unclaimable, take_due, take_unsent
 from pyflue.mailbox.slots import Slots
-from pyflue.mailbox.workplace import RETRY_PAUSE, Workplace
+from pyflue.mailbox.workplace import Workplace
 from pyflue.observers.logs import log
+from pyflue.session.liveness import RETRY_PAUSE
 
 DELIVERIES: Final = 100  # replies being sent at once by one process
 SLOW_ROUNDS: Final = 10  # agents nobody has, and leases we know nothing of, are looked for once in so many rounds
@@ -37,8 +38,7 @@ class Worker:
         self._settings = place.settings.worker
         self._rescuing = rescuing
         self._slots = Slots(self._settings.turns)
-        self._leased: set[SessionId] = set()
-        self._disown_now = False
+        self._leased: dict[SessionId, int] = {}
         self._sending: set[asyncio.Task[None]] = set()
         self._draining: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
@@ -77,13 +77,32 @@ class Worker:
         elif len(self._wakes) < WAKES_PER_SLOT * self._settings.turns:
             self._wakes[session_id] = None
 
+    async def claim(self, session_id: SessionId, agents: frozenset[str]) -> Lease | None:
+        """Take a mailbox for this process to ``work``; None if it cannot be had now."""
+        place = self.place
+        try:
+            async with place.gate.taking():
+                lease = await place.store.ledger.claim(session_id, place.worker_id, agents)
+                if lease is not None:
+                    self._leased[session_id] = lease.token
+        except (StoreUnavailableError, asyncio.CancelledError) as error:
+            place.doubtful = True  # it may have been taken for us without our learning of it
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return None
+        return lease
+
     async def work(self, lease: Lease, until: int | None = None) -> None:
         """Work a mailbox in the caller's task, until it is empty or position ``until`` is settled."""
-        self._leased.add(lease.session_id)
+        self._leased[lease.session_id] = lease.token
         try:
             await drain(self.place, lease, until)
+        except asyncio.CancelledError:
+            self.place.doubtful = True  # nobody works the lease from now on
+            raise
         finally:
-            self._leased.discard(lease.session_id)
+            if self._leased.get(lease.session_id) == lease.token:  # else it was released and claimed again meanwhile
+                del self._leased[lease.session_id]
 
     def send(self, item: OutboxItem) -> None:
         """Start sending a reply this process has taken."""
@@ -107,15 +126,23 @@ class Worker:
         for control in self.place.running.values():
             control.stop("stop")
         await self._finish(self._settings.grace)
-        for task in [*self._loops, *self._draining, *self._sending]:
-            task.cancel()
-        await asyncio.gather(*self._loops, *self._draining, *self._sending, return_exceptions=True)
+        await self._cancel([*self._loops, *self._draining, *self._sending])
         await self._quietly(self.place.store.fleet.retire(self.id))
         log("worker.stopped", worker_id=self.id)
 
     async def _finish(self, seconds: float) -> None:
-        if pending := {*self._draining, *self._sending}:
-            await asyncio.wait(pending, timeout=seconds)
+        """Let turns and replies end, those included that begin meanwhile."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + seconds
+        while (pending := {*self._draining, *self._sending}) and (left := end - clock()) > 0:
+            await asyncio.wait(pending, timeout=left)
+
+    async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Cancel tasks and wait for them, but not for ever: a tool may refuse to be cancelled."""
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._settings.grace)
 
     async def _quietly(self, coroutine: Coroutine[None, None, None]) -> None:
         """Do something that helps others sooner, but that they can do without."""
@@ -147,12 +174,7 @@ class Worker:
         task.add_done_callback(tasks.discard)
 
     async def _claim_and_drain(self, session_id: SessionId) -> None:
-        place = self.place
-        try:
-            lease = await place.store.ledger.claim(session_id, place.worker_id, place.registry.names)
-        except StoreUnavailableError:
-            self._disown_now = True  # it may have been taken for us without our learning of it
-            return
+        lease = await self.claim(session_id, self.place.registry.names)
         if lease is not None:
             await self.work(lease)
 
@@ -193,7 +215,7 @@ class Worker:
     async def _beat(self) -> None:
         place = self.place
         asked_at = place.clock.monotonic()
-        async with asyncio.timeout(self._settings.lease):
+        async with asyncio.timeout(place.liveness.left):
             heartbeat = await place.store.fleet.heartbeat(place.worker_id, timedelta(seconds=self._settings.lease))
         if heartbeat.alive:
             place.liveness.proved(asked_at)
@@ -211,9 +233,7 @@ class Worker:
         log("worker.fenced", level="warning", worker_id=self.id)
         for control in list(place.running.values()):
             control.stop("lost")
-        for task in [*self._draining, *self._sending]:
-            task.cancel()
-        await asyncio.gather(*self._draining, *self._sending, return_exceptions=True)
+        await self._cancel([*self._draining, *self._sending])
         while True:
             try:
                 await place.store.fleet.retire(place.worker_id)
@@ -231,7 +251,7 @@ class Worker:
             try:
                 await self._rescue_once()
             except Exception as error:  # noqa: BLE001 - the actor: nothing may end the loop that finds lost work
-                self._disown_now = True
+                self.place.doubtful = True
                 self._judge_from = self.place.clock.monotonic() + self._settings.judge_pause
                 _complain("worker.rescue_failed", error)
 
@@ -242,24 +262,27 @@ class Worker:
             return
         if place.clock.monotonic() >= self._judge_from:
             await judge_the_dead(place)
+        self._rounds += 1
+        slow = self._rounds % SLOW_ROUNDS == 0
+        if place.doubtful or slow:
+            await self._disown()
         if not self._rescuing:
             return
         for lease in await take_due(place, self._slots.free):
             self._slots.overdraw()  # a wake-up may have used the slot meanwhile; a lease nobody works is worse
-            self._leased.add(lease.session_id)
+            self._leased[lease.session_id] = lease.token
             self._start(self.work(lease))
         for item in await take_unsent(place, DELIVERIES - len(self._sending)):
             self.send(item)
-        self._rounds += 1
-        if self._rounds % SLOW_ROUNDS == 0:
+        if slow:
             await settle_unclaimable(place)
-        if self._disown_now or self._rounds % SLOW_ROUNDS == 0:
-            await self._disown()
 
     async def _disown(self) -> None:
         """Give up what the store says is ours and we know nothing of: a claim whose answer was lost."""
-        self._disown_now = False
-        freed = await self.place.store.fleet.disown(self.id, tuple(self._leased), tuple(self.place.sending))
+        place = self.place
+        async with place.gate.alone():
+            place.doubtful = False
+            freed = await place.store.fleet.disown(self.id, tuple(self._leased), tuple(place.sending))
         for session_id in freed:
             log("session.disowned", level="warning", session_id=session_id, worker_id=self.id)
 

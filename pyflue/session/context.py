@@ -6,6 +6,7 @@ Neighbouring user lines become one message, tool results first, which is what th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -28,13 +29,18 @@ from pyflue.messages import (
 )
 
 NOT_RECORDED = "No result of this call was recorded."
+BEGINNING_LOST = "(What was said before this could not be read.)"
+NOTHING_SAID = "(This message is empty.)"
+
+_TAG = re.compile(r"<(?=/?signal)", re.IGNORECASE)
+_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def build_messages(lines: Sequence[JournalLine]) -> tuple[Message, ...]:
     """Turn a session's lines into the provider's message array, valid whatever the lines say.
 
     Every tool call gets exactly one result: one the journal lacks is given as an error, one that answers no open
-    call is left out.
+    call is left out. A user speaks first and no text is blank, because the provider refuses anything else.
     """
     building = _Building()
     for line in visible(lines):
@@ -62,9 +68,11 @@ def render_input(entry: InputEntry) -> str:
     """
     if entry.role == "user":
         return entry.text
-    attributes = "".join(f' {name}="{escape(value, quote=True)}"' for name, value in sorted(entry.attributes.items()))
+    attributes = "".join(
+        f' {_NAME.sub("_", name)}="{escape(value, quote=True)}"' for name, value in sorted(entry.attributes.items())
+    )
     kind = escape(entry.type or "message", quote=True)
-    text = entry.text.replace("</signal", "<\\/signal").replace("<signal", "<\\signal")
+    text = _TAG.sub("<\\\\", entry.text)
     return f'<signal type="{kind}"{attributes}>\n{text}\n</signal>'
 
 
@@ -80,7 +88,7 @@ class _Building:
     def add(self, line: JournalLine) -> None:
         match line.entry:
             case InputEntry() as entry:
-                self._say(render_input(entry))
+                self._say(render_input(entry) if entry.text.strip() else NOTHING_SAID)
             case SummaryEntry(text):
                 self._say(f"Summary of the conversation so far:\n{text}")
             case AdvisoryEntry(_, text, for_model=True):
@@ -89,8 +97,7 @@ class _Building:
                 self._result(entry)
             case AnswerEntry() as entry if entry.content:
                 self._flush()
-                self._messages.append(AssistantMessage(entry.content))
-                self._open = {call.id: call.name for call in entry.as_answer().tool_calls}
+                self._answer(entry)
             case _:
                 pass
 
@@ -98,8 +105,20 @@ class _Building:
         self._flush()
         return tuple(self._messages)
 
+    def _answer(self, entry: AnswerEntry) -> None:
+        last = self._messages[-1] if self._messages else None
+        match last:
+            case None:
+                self._messages.append(UserMessage((TextPart(BEGINNING_LOST),)))
+                self._messages.append(AssistantMessage(entry.content))
+            case AssistantMessage(content):  # it paused and went on
+                self._messages[-1] = AssistantMessage((*content, *entry.content))
+            case UserMessage():
+                self._messages.append(AssistantMessage(entry.content))
+        self._open = {call.id: call.name for call in entry.as_answer().tool_calls}
+
     def _say(self, text: str) -> None:
-        if text:
+        if text.strip():
             self._texts.append(TextPart(text))
 
     def _result(self, entry: ToolResultEntry) -> None:

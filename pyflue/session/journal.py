@@ -2,24 +2,27 @@
 
 A write whose commit is unknown (the connection broke, the database restarted) is never repeated blindly: the
 committed head is read back first. The head moves only under our token, so it tells whether the write landed.
+A write that has begun is seen to its end even when its caller is cancelled, so that what is in memory and what is
+stored never part.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from pyflue.dispatches import Dispatch, Lease, OutboxDraft
 from pyflue.entries import Entry, JournalLine, decode_entry, encode_entry
-from pyflue.errors import DamagedEntryError, LeaseLost, StoreUnavailableError
+from pyflue.errors import DamagedEntryError, LeaseLost, StoreError, StoreUnavailableError
 from pyflue.events import EntryQuarantined, Event
 from pyflue.ids import DispatchId
-from pyflue.session.liveness import Liveness
+from pyflue.observers.logs import log
+from pyflue.session.liveness import RETRY_PAUSE, Liveness, patiently
 from pyflue.stores.protocol import (
     EntryLine,
     HeadMoved,
@@ -32,7 +35,6 @@ from pyflue.stores.protocol import (
 )
 
 T = TypeVar("T")
-RETRY_PAUSE: Final = 0.2  # seconds between looks at a store that does not answer
 
 
 class SessionJournal:
@@ -42,6 +44,8 @@ class SessionJournal:
         self.lease = lease
         self.lines: list[JournalLine] = []
         self.damaged: list[int] = []
+        self.appended = 0
+        """How many entries were appended through this object, wherever they are kept; those of ``begin`` not counted."""
         self._store = store
         self._liveness = liveness
         self._head = lease.head
@@ -65,24 +69,31 @@ class SessionJournal:
         self._take(await self._store.journal.load(self.lease.session_id, max(self.lease.summary_seq - 1, 0)))
 
     async def keep_in(self, kept: SessionStore) -> None:
-        """Move to the agent's own conversation store: its lines replace those of the main database."""
+        """Move to the agent's own conversation store: its lines replace those of the main database.
+
+        Raises:
+            UnknownEntryKindError: a newer release wrote to this conversation.
+        """
         rows = await kept.load(self.lease.session_id)
-        self._kept, self._kept_head = kept, rows[-1][0] if rows else 0
-        self.lines = []
-        for seq, body in rows:
-            line = msgspec.json.decode(body, type=EntryLine)
-            self.lines.append(JournalLine(seq, line.dispatch_id, decode_entry(bytes(line.entry))))
+        lines = [line for seq, body in rows if (line := _kept_line(seq, body)) is not None]
+        if len(lines) < len(rows):
+            log("journal.damaged", level="error", session_id=self.lease.session_id, lines=len(rows) - len(lines))
+        self._kept, self._kept_head, self.lines = kept, rows[-1][0] if rows else 0, lines
 
     async def begin(self, dispatch: Dispatch, entries: tuple[Entry, ...], event: Event, budget: timedelta) -> Dispatch:
         """Start an attempt, writing ``entries`` (the input, the first time) with it."""
+        return await _to_its_end(self._begin(dispatch, entries, event, budget))
+
+    async def _begin(self, dispatch: Dispatch, entries: tuple[Entry, ...], event: Event, budget: timedelta) -> Dispatch:
         quarantined = tuple(EntryQuarantined(seq) for seq in self.damaged)
         write = self._write(dispatch.id, entries, (event, *quarantined), progress=False)
         begun = await self._fenced(lambda: self._store.ledger.begin(self.lease, write, budget), len(entries))
-        if begun is None:
-            begun = await self._store.views.dispatch(dispatch.id) or dispatch
+        self.damaged.clear()
         self._head += len(entries)
         self._remember(dispatch.id, entries, self._head)
-        return begun
+        if begun is None:
+            begun = await patiently(self._liveness, lambda: self._store.views.dispatch(dispatch.id))
+        return begun or dispatch
 
     async def append(
         self,
@@ -96,43 +107,62 @@ class SessionJournal:
         Raises:
             LeaseLost: somebody else has the session; nothing was written.
         """
+        await _to_its_end(self._append(dispatch_id, entries, events, outbox))
+
+    async def _append(
+        self,
+        dispatch_id: DispatchId,
+        entries: tuple[Entry, ...],
+        events: tuple[Event, ...],
+        outbox: tuple[OutboxDraft, ...],
+    ) -> None:
         async with self._writing:
+            stored = entries if self._kept is None else ()
+            write = self._write(dispatch_id, stored, events, outbox)
+            await self._fenced(lambda: self._store.journal.append(self.lease, write), len(stored))
             if self._kept is None:
-                write = self._write(dispatch_id, entries, events, outbox)
-                await self._fenced(lambda: self._store.journal.append(self.lease, write), len(entries))
                 self._head += len(entries)
                 self._remember(dispatch_id, entries, self._head)
             else:
-                write = self._write(dispatch_id, (), events, outbox)
-                await self._fenced(lambda: self._store.journal.append(self.lease, write), 0)
                 await self._keep(dispatch_id, entries)
+            self.appended += len(entries)
 
     async def settle(self, settlement: Settlement) -> Settled:
         """End the dispatch with its last entries in one transaction."""
+        return await _to_its_end(self._settle(settlement))
+
+    async def _settle(self, settlement: Settlement) -> Settled:
         dispatch_id, entries = settlement.write.dispatch_id, settlement.write.entries
         async with self._writing:
             if self._kept is not None:
                 await self._keep(dispatch_id, entries)
-                settlement = msgspec.structs.replace(
-                    settlement, write=msgspec.structs.replace(settlement.write, entries=())
-                )
-            final = msgspec.structs.replace(
-                settlement, write=msgspec.structs.replace(settlement.write, head=self._head)
-            )
-            while True:
-                try:
-                    settled = await self._store.ledger.settle(self.lease, final)
-                    break
-                except StoreUnavailableError:
-                    await self._answering()
-                    row = await self._store.views.dispatch(dispatch_id)
-                    if row is not None and row.settled_at is not None:
-                        settled = Settled(self._head + len(final.write.entries), released=False)
-                        break
+            stored = entries if self._kept is None else ()
+            write = msgspec.structs.replace(settlement.write, entries=stored, head=self._head)
+            settled = await self._settle_surely(msgspec.structs.replace(settlement, write=write))
             self._head = settled.head
             if self._kept is None:
                 self._remember(dispatch_id, entries, self._head)
             return settled
+
+    async def _settle_surely(self, settlement: Settlement) -> Settled:
+        """Settle once, however often the store goes away: only we could have settled it under our token."""
+        write, unknown = settlement.write, False
+        while True:
+            try:
+                return await self._store.ledger.settle(self.lease, settlement)
+            except StoreUnavailableError:
+                unknown = True
+                await self._answering()
+                if not await self._is_settled(write.dispatch_id):
+                    continue
+            except (StoreError, LeaseLost):
+                if not unknown or not await self._is_settled(write.dispatch_id):
+                    raise
+            return Settled(write.head + len(write.entries), released=False)
+
+    async def _is_settled(self, dispatch_id: DispatchId) -> bool:
+        row = await patiently(self._liveness, lambda: self._store.views.dispatch(dispatch_id))
+        return row is not None and row.settled_at is not None
 
     def write_of(
         self,
@@ -147,7 +177,7 @@ class SessionJournal:
     async def park(self, dispatch_id: DispatchId, event: Event, delay: timedelta, *, refund: bool) -> None:
         """Put the dispatch back with a time before which it is not worked."""
         write = self._write(dispatch_id, (), (event,))
-        await self._fenced(lambda: self._store.ledger.park(self.lease, write, delay, refund=refund), 0)
+        await _to_its_end(self._fenced(lambda: self._store.ledger.park(self.lease, write, delay, refund=refund), 0))
 
     def _write(
         self,
@@ -162,13 +192,18 @@ class SessionJournal:
 
     async def _fenced(self, write: Callable[[], Awaitable[T]], lines: int) -> T | None:
         """Do one write, surviving a store that goes away: None when it had been committed after all."""
+        unknown = False
         while True:
             try:
                 return await write()
             except StoreUnavailableError:
-                head = await self._answering()
-                if lines and head == self._head + lines:
+                unknown = True
+                if await self._answering() == self._head + lines and lines:
                     return None
+            except LeaseLost:
+                if not unknown or not lines or await self._answering() != self._head + lines:
+                    raise
+                return None  # the first try was committed after we had looked
 
     async def _answering(self) -> int:
         """Wait for the store to answer again and return the committed head.
@@ -208,3 +243,28 @@ class SessionJournal:
                 self.lines.append(JournalLine(line.seq, line.dispatch_id, decode_entry(line.body)))
             except DamagedEntryError:
                 self.damaged.append(line.seq)
+
+
+def _kept_line(seq: int, body: bytes) -> JournalLine | None:
+    """Read a line of an agent's own store; None when its bytes are damaged, which never blocks later input."""
+    try:
+        line = msgspec.json.decode(body, type=EntryLine)
+        return JournalLine(seq, line.dispatch_id, decode_entry(bytes(line.entry)))
+    except (msgspec.DecodeError, UnicodeDecodeError, DamagedEntryError):
+        return None
+
+
+async def _to_its_end(write: Coroutine[Any, Any, T]) -> T:
+    """Await a write to its end even if the caller is cancelled meanwhile; a second cancellation ends it."""
+    task = asyncio.create_task(write)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            try:
+                await asyncio.wait({task})
+            finally:
+                task.cancel()
+        if not task.cancelled():
+            task.exception()  # the caller is going away; what went wrong shows at the next write
+        raise

@@ -7,8 +7,15 @@ and each platform send, because a process that was stopped (SIGSTOP, a frozen VM
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
 from pyflue.clock import Clock
-from pyflue.errors import LeaseLost
+from pyflue.errors import LeaseLost, StoreUnavailableError
+
+T = TypeVar("T")
+RETRY_PAUSE: Final = 0.2  # seconds between tries while the store is away
 
 
 class Liveness:
@@ -34,6 +41,11 @@ class Liveness:
         """Whether this process may still act under its leases."""
         return not self._declared_dead and self._clock.monotonic() - self._proved_at < self._limit
 
+    @property
+    def left(self) -> float:
+        """How many seconds remain until the fence closes, unless a heartbeat succeeds; never negative."""
+        return max(0.0, self._limit - (self._clock.monotonic() - self._proved_at))
+
     def check(self) -> None:
         """Stop the caller when this process may have been taken for dead.
 
@@ -42,3 +54,17 @@ class Liveness:
         """
         if not self.alive:
             raise LeaseLost("no heartbeat succeeded for too long")
+
+
+async def patiently(liveness: Liveness, run: Callable[[], Awaitable[T]]) -> T:
+    """Repeat something harmless to repeat until the store answers.
+
+    Raises:
+        LeaseLost: the self-fence closed while waiting.
+    """
+    while True:
+        liveness.check()
+        try:
+            return await run()
+        except StoreUnavailableError:
+            await asyncio.sleep(RETRY_PAUSE)

@@ -15,6 +15,7 @@ from pyflue.entries import AnswerEntry, JournalLine
 from pyflue.events import PREVIEW_CHARACTERS, TurnAnswered
 from pyflue.messages import ModelAnswer, ToolSpec
 from pyflue.models.protocol import ModelFailure, ModelRequest
+from pyflue.observers.logs import log
 from pyflue.session.backoff import pause_before_retry
 from pyflue.session.context import build_messages
 from pyflue.session.resume import AskModel, Finished, RunTools, WriteInput, continues, next_step, tally
@@ -57,6 +58,7 @@ async def take_turn(turn: Turn, lines: list[JournalLine]) -> Verdict | None:
     try:
         answer = await ask(turn, number)
     except ModelFailure as failure:
+        log("model.failed", level="warning", reason=failure.reason_code, kind=failure.kind, detail=failure.detail)
         return verdict_of(turn, failure)
     duration_ms = round((turn.clock.monotonic() - began) * 1000)
     if not continues(answer):

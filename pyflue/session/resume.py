@@ -11,6 +11,7 @@ answer without runnable calls       nothing: it is the final answer
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -34,10 +35,15 @@ class AskModel(Struct, frozen=True):
 
 
 class PendingCall(Struct, frozen=True):
-    """A tool call without a result. ``started``: an earlier attempt recorded that it was about to run."""
+    """A tool call without a result. ``started``: an earlier attempt recorded that it was about to run.
+
+    ``key`` names the call within its dispatch: its id, with a number when an earlier answer used the same id, as some
+    gateways do.
+    """
 
     call: ToolUsePart
     started: bool
+    key: str
 
 
 class RunTools(Struct, frozen=True):
@@ -74,6 +80,7 @@ def next_step(lines: Sequence[JournalLine]) -> Next:
     started: set[str] = set()
     ended: set[str] = set()
     has_input = False
+    uses = Counter[str]()
     for line in lines:
         match line.entry:
             case InputEntry():
@@ -81,6 +88,7 @@ def next_step(lines: Sequence[JournalLine]) -> Next:
             case AnswerEntry() as entry:
                 answer = entry.as_answer()
                 started, ended = set[str](), set[str]()  # call ids need only be unique within one answer
+                uses.update({call.id for call in answer.tool_calls})
             case ToolStartedEntry(call_id):
                 started.add(call_id)
             case ToolResultEntry(call_id):
@@ -91,8 +99,16 @@ def next_step(lines: Sequence[JournalLine]) -> Next:
         return AskModel() if has_input else WriteInput()
     if not continues(answer):
         return Finished(answer)
-    pending = tuple(PendingCall(call, call.id in started) for call in answer.tool_calls if call.id not in ended)
-    return RunTools(pending) if pending else AskModel()
+    pending = {
+        call.id: PendingCall(call, call.id in started, _key(call.id, uses[call.id]))
+        for call in answer.tool_calls
+        if call.id not in ended
+    }
+    return RunTools(tuple(pending.values())) if pending else AskModel()
+
+
+def _key(call_id: str, use: int) -> str:
+    return call_id if use == 1 else f"{call_id}.{use}"
 
 
 def continues(answer: ModelAnswer) -> bool:

@@ -14,6 +14,7 @@ from pyflue.entries import Entry, ToolResultEntry, ToolStartedEntry
 from pyflue.errors import ControlFlow, ToolError
 from pyflue.events import Event, ToolFinished, ToolStarted
 from pyflue.messages import ToolSpec, ToolUsePart
+from pyflue.session.liveness import patiently
 from pyflue.session.resume import PendingCall
 from pyflue.session.turn import AbortFlag, Turn, working_on
 from pyflue.tools.call import call as call_tool
@@ -41,6 +42,7 @@ class _ReplyArguments(Struct, forbid_unknown_fields=True):
 
 class _Ready(Struct, frozen=True, eq=False):
     call: ToolUsePart
+    key: str
     tool: ToolDefinition
     arguments: dict[str, Any]  # JSON from the model, checked against the tool's schema
 
@@ -80,7 +82,7 @@ def _plan(turn: Turn, item: PendingCall) -> _Ready | _Ended:
     """Decide about one call without running anything."""
     call = item.call
     if call.name == REPLY and turn.draft is not None:
-        return _reply(turn, call)
+        return _reply(turn, item)
     tool = next((tool for tool in turn.agent.tools if tool.name == call.name), None)
     if item.started and (tool is None or tool.retry != "safe"):
         return _Ended(ToolResultEntry(call.id, call.name, UNKNOWN_OUTCOME, "unknown"))
@@ -88,25 +90,27 @@ def _plan(turn: Turn, item: PendingCall) -> _Ready | _Ended:
         known = ", ".join(tool.name for tool in turn.agent.tools) or "none"
         return _error(call, f"There is no tool named {call.name!r}. Tools: {known}.")
     try:
-        return _Ready(call, tool, tool.decode(bytes(call.input)))
+        return _Ready(call, item.key, tool, tool.decode(bytes(call.input)))
     except ToolError as error:
         return _error(call, str(error))
 
 
-def _reply(turn: Turn, call: ToolUsePart) -> _Ended:
+def _reply(turn: Turn, item: PendingCall) -> _Ended:
     """The built-in ``reply``: its whole effect is the outbox row committed with its result, so it happens exactly once."""
+    call = item.call
     try:
         arguments = msgspec.json.decode(call.input, type=_ReplyArguments)
     except msgspec.DecodeError as error:
         return _error(call, f"The arguments do not fit: {error}.")
     if turn.draft is None or not arguments.text.strip():
         return _error(call, "There was nothing to post: text is empty.")
-    drafts = turn.draft(arguments.text, call.id)
+    drafts = turn.draft(arguments.text, item.key)
     return _Ended(ToolResultEntry(call.id, call.name, "Queued for delivery."), drafts)
 
 
 def _error(call: ToolUsePart, text: str) -> _Ended:
-    return _Ended(ToolResultEntry(call.id, call.name, _storable(text[:ERROR_CHARACTERS]), "error"))
+    said = _storable(text[:ERROR_CHARACTERS]).strip() or "The tool failed and did not say why."
+    return _Ended(ToolResultEntry(call.id, call.name, said, "error"))
 
 
 async def _record_intent(turn: Turn, ready: list[_Ready], ended: list[_Ended]) -> None:
@@ -148,7 +152,7 @@ async def _execute(turn: Turn, item: _Ready) -> ToolResultEntry:
     """Run the tool's function within its time; whatever goes wrong in it is the model's to read."""
     call, limits = item.call, turn.agent.limits
     seconds = item.tool.timeout or limits.tool_timeout
-    context = CallContext(turn, call, turn.clock.monotonic() + seconds)
+    context = CallContext(turn, item.call, item.key, turn.clock.monotonic() + seconds)
     marker = working_on.set(turn.journal.lease.session_id)
     timer = asyncio.timeout(seconds)
     try:
@@ -184,14 +188,15 @@ def _cut(content: str, limit: int) -> str:
 class CallContext:
     """The ``ToolContext`` of one call."""
 
-    def __init__(self, turn: Turn, call: ToolUsePart, deadline: float) -> None:
+    def __init__(self, turn: Turn, call: ToolUsePart, key: str, deadline: float) -> None:
         self._turn = turn
         self._call = call
+        self._key = key
         self._deadline = deadline
 
     @property
     def idempotency_key(self) -> str:
-        return f"{self._turn.dispatch.id}:{self._call.id}"
+        return f"{self._turn.dispatch.id}:{self._key}"
 
     @property
     def call_id(self) -> str:
@@ -219,9 +224,10 @@ class CallContext:
 
     async def step(self, name: str, run: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - JSON
         """Run a part of the tool once; see ``ToolContext.step``."""
-        recorded = await self._turn.steps.get(self.idempotency_key, name)
+        steps, liveness, scope = self._turn.steps, self._turn.liveness, self.idempotency_key
+        recorded = await patiently(liveness, lambda: steps.get(scope, name))
         if recorded is None:
-            self._turn.liveness.check()
+            liveness.check()
             result = msgspec.json.encode(await run())
-            recorded = await self._turn.steps.put(self._turn.journal.lease, self.idempotency_key, name, result)
+            recorded = await patiently(liveness, lambda: steps.put(self._turn.journal.lease, scope, name, result))
         return msgspec.json.decode(recorded)
