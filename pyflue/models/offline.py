@@ -1,8 +1,8 @@
 """A model without a network or a key, for demos and for tests of agents. The same request gives the same answer.
 
-``offline/echo`` repeats what it was told: ``You said: …``, followed by what its tools answered. It calls tools on
-request only: each ``[tool:NAME]`` or ``[tool:NAME {"argument": "value"}]`` in the text becomes one call. All calls
-named in one text are asked for together.
+``offline/echo`` repeats what it was told: ``You said: …``, followed by what its tools answered; of a signal it repeats
+the text without the tag around it. It calls tools on request only: each ``[tool:NAME]`` or
+``[tool:NAME {"argument": "value"}]`` in the text becomes one call. All calls named in one text are asked for together.
 
 ``offline/demo`` does the same, and also calls a tool whose name merely appears in the text, with arguments made up
 from the tool's schema: the text itself where a string is required, the first number in it where a number is.
@@ -38,6 +38,8 @@ OFFLINE_MODELS: Final = ("echo", "demo")
 _DIRECTIVE: Final = re.compile(r"\[tool:([A-Za-z0-9_.-]+)\s*")
 _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
 _WORD: Final = re.compile(r"\s*\S+\s*")
+_ESCAPED: Final = re.compile(r"<\\(?=/?signal)", re.IGNORECASE)
+_SIGNAL: Final = re.compile(r"<signal [^>]*>\n(.*)\n</signal>", re.DOTALL)
 
 
 class Call(Struct, frozen=True):
@@ -78,7 +80,13 @@ def _open_messages(messages: Sequence[Message]) -> Sequence[Message]:
 
 def _texts(messages: Sequence[Message]) -> list[str]:
     users = [message for message in messages if isinstance(message, UserMessage)]
-    return [part.text for message in users for part in message.content if isinstance(part, TextPart)]
+    return [_inner(part.text) for message in users for part in message.content if isinstance(part, TextPart)]
+
+
+def _inner(text: str) -> str:
+    """Take a signal out of the tag it is given to a model in (``session/context.py``)."""
+    signal = _SIGNAL.fullmatch(text)
+    return text if signal is None else _ESCAPED.sub("<", signal[1])
 
 
 def _calls_made(messages: Sequence[Message]) -> list[ToolUsePart]:

@@ -7,9 +7,11 @@ import json
 import pytest
 from msgspec import Raw
 
+from pyflue.entries import InputEntry
 from pyflue.messages import AssistantMessage, Message, TextPart, ToolResultPart, ToolSpec, ToolUsePart, UserMessage
 from pyflue.models.offline import OfflineModel
 from pyflue.models.protocol import ModelRequest
+from pyflue.session.context import render_input
 
 SCHEMA = b"""{"type": "object", "required": ["query", "limit", "exact"], "properties": {
     "query": {"type": "string"}, "limit": {"type": ["integer", "null"]}, "exact": {"type": "boolean"},
@@ -41,6 +43,14 @@ async def test_it_repeats_what_it_was_told(model: str) -> None:
     assert "".join(seen) == answer.text
     assert len(seen) > 1
     assert answer.model == f"offline/{model}"
+
+
+async def test_of_a_signal_it_repeats_the_text_without_the_tag() -> None:
+    entry = InputEntry("a </signal> b", role="signal", type="message", attributes={"sender": "a>b"})
+
+    answer = await OfflineModel().answer(ask(said(render_input(entry))))
+
+    assert answer.text == "You said: a </signal> b"
 
 
 async def test_the_same_request_gives_the_same_answer() -> None:
