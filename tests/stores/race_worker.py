@@ -203,13 +203,17 @@ class Actor:
         self.stopped.set()
 
     async def storm(self, threads: Sequence[str], times: int, callers: int) -> int:
-        """Admit ``times`` to the threads in turn and ring after each; a ring claims, works and releases. No rescue."""
-        numbers = iter(range(times))
+        """Admit ``times`` to each thread and ring after each; a ring claims, works and releases. No rescue.
+
+        Every process goes through the threads in the same order, so that all meet at one thread, and then leave it for
+        good: what is stranded there stays stranded.
+        """
+        numbers = iter(range(times * len(threads)))
 
         async def caller() -> int:
             worked = 0
             for number in numbers:
-                thread = threads[(number + os.getpid()) % len(threads)]
+                thread = threads[number // times]
                 await self.admit([thread])
                 worked += await self._drain(SessionAddress("echo", thread).id)
             return worked

@@ -394,15 +394,15 @@ async def test_no_wake_up_is_lost_when_several_processes_admit_and_drain_without
 ) -> None:
     group = await asyncio.gather(*(processes() for _ in range(3)))
     await asyncio.gather(*(process("register") for process in group))
-    threads = [f"t{number}" for number in range(8)]
+    threads = [f"t{number}" for number in range(150)]
 
-    worked = await asyncio.gather(*(process("storm", threads=threads, times=400, callers=6) for process in group))
+    worked = await asyncio.gather(*(process("storm", threads=threads, times=3, callers=6) for process in group))
 
-    assert sum(worked) == 1_200
+    assert sum(worked) == 1_350
     assert await fetch(dsn, STRANDED) == [(0,)]
     assert await fetch(dsn, "select count(*) from dispatches where status <> 'completed'") == [(0,)]
     assert await fetch(dsn, "select count(*) from sessions where unsettled <> 0 or lease_owner is not null") == [(0,)]
-    assert await fetch(dsn, "select count(*), count(distinct dispatch_id) from entries") == [(1_200, 1_200)]
+    assert await fetch(dsn, "select count(*), count(distinct dispatch_id) from entries") == [(1_350, 1_350)]
 
 
 async def test_commit_order_is_queue_order(processes: Start, dsn: str) -> None:

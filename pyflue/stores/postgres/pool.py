@@ -23,7 +23,7 @@ from typing import Any, Final, LiteralString, cast
 import psycopg
 from psycopg import AsyncConnection, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from pyflue.errors import CommitUnknownError, ConfigurationError, InvalidInputError, StoreError, StoreUnavailableError
 from pyflue.stores.postgres.arrays import register
@@ -35,7 +35,6 @@ Params = Mapping[str, object]
 POOL_TIMEOUT: Final = 2.0  # seconds to wait for a connection: platforms want an answer within 3
 STATEMENT_TIMEOUT: Final = 15.0  # seconds; a server that was stopped, or a network that swallows answers
 TRIES: Final = 8  # of a statement the server undid; each try sees what the last one lost against
-_MAX_WAITING: Final = 2_000  # callers waiting for a connection before the next is refused at once
 _PREPARED: Final = 200  # statements kept per connection; there are about fifty
 _UNDONE: Final = (errors.SerializationFailure, errors.DeadlockDetected, errors.DivisionByZero)
 _CANCELLED: Final = (errors.QueryCanceled, errors.LockNotAvailable, errors.ReadOnlySqlTransaction)
@@ -83,6 +82,7 @@ class Pool:
         self._size = size
         self._queries = queries
         self._pool: AsyncConnectionPool[AsyncConnection[Row]] | None = None
+        self._turns = asyncio.Semaphore(size)
 
     @property
     def conninfo(self) -> str:
@@ -106,7 +106,6 @@ class Pool:
             configure=self._configure,
             name="pyflue",
             timeout=POOL_TIMEOUT,
-            max_waiting=_MAX_WAITING,
             reconnect_timeout=4.0,  # seconds; then the next caller starts over, so that pauses stay short
         )
         try:
@@ -154,6 +153,24 @@ class Pool:
         pool = self._pool
         if pool is None:
             raise StoreUnavailableError("the store is not open")
+        await self._take_turn()
+        try:
+            return await self._run_on(pool, name, params)
+        finally:
+            self._turns.release()
+
+    async def _take_turn(self) -> None:
+        """Wait in line for one of as many turns as there are connections: much cheaper than the pool's own line."""
+        if not self._turns.locked():
+            await self._turns.acquire()
+            return
+        try:
+            async with asyncio.timeout(POOL_TIMEOUT):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise unavailable(error) from None
+
+    async def _run_on(self, pool: AsyncConnectionPool[AsyncConnection[Row]], name: str, params: Params) -> list[Row]:
         connection = await _checkout(pool)
         try:
             async with asyncio.timeout(STATEMENT_TIMEOUT):
@@ -186,11 +203,11 @@ async def _checkout(pool: AsyncConnectionPool[AsyncConnection[Row]]) -> AsyncCon
     try:
         while True:
             connection = await pool.getconn()
-            if not _something_to_read(connection.fileno()):
+            if not connection.closed and not _something_to_read(connection.fileno()):
                 return connection
             await connection.close()
             await pool.putconn(connection)
-    except (PoolTimeout, PoolClosed, TooManyRequests) as error:
+    except (PoolTimeout, PoolClosed) as error:
         raise unavailable(error) from None
 
 
