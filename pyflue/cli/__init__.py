@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from pyflue.errors import PyFlueError
+from pyflue.errors import PyFlueError, UnknownIdError
 
 COMMANDS: Final[dict[str, str]] = {
     "demo": "The whole road on this machine, with no key and no service.",
@@ -30,7 +30,9 @@ A module defines ``command``: a function, or a ``typer.Typer`` with subcommands.
 """
 
 EXIT_FAILURE: Final = 1
-EXIT_USAGE: Final = 2
+EXIT_USAGE: Final = 2  # what was asked for does not exist: an option, a command or an id
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells say it
+EXIT_PIPE_CLOSED: Final = 141  # 128 + SIGPIPE: whoever read our output has gone
 
 
 def build(chosen: str | None) -> typer.Typer:
@@ -70,4 +72,6 @@ def main() -> None:
         build(chosen)()
     except PyFlueError as error:
         print(f"pyflue: {error}", file=sys.stderr)
-        sys.exit(EXIT_FAILURE)
+        sys.exit(EXIT_USAGE if isinstance(error, UnknownIdError) else EXIT_FAILURE)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,1 @@
+"""What ``pyflue doctor`` looks at, one module per subject. Each check returns findings and repairs nothing."""
