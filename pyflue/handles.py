@@ -48,16 +48,16 @@ class PyFlueAgent:
     def __init__(
         self,
         runtime: Runtime,
-        created_agent: CreatedAgent,
         resolved: ResolvedAgent,
         instance_id: str,
         *,
+        environment_name: str = "default",
         payload: Raw | None = None,
         on_event: PyFlueEventCallback | None = None,
     ) -> None:
-        self.created_agent = created_agent
         self.agent_name = resolved.name
         self.instance_id = instance_id
+        self.environment_name = environment_name
         self.profile = resolved
         self.on_event = on_event
         self._runtime = runtime
@@ -134,18 +134,25 @@ class PyFlueSession:
                 log("observer.failed", level="warning", error=type(error).__name__)
 
 
-async def init_agent(
+async def init_agent(  # noqa: PLR0913 - the public signature since 0.2
     agent: CreatedAgent,
     *,
     id: str = "default",
     payload: object = None,
+    env: Mapping[str, str] | None = None,
+    name: str = "default",
+    tools: Sequence[object] | None = None,
+    skills: Sequence[object] | None = None,
+    subagents: Sequence[object] | None = None,
     config_path: str | Path | None = None,
     on_event: PyFlueEventCallback | None = None,
 ) -> PyFlueAgent:
     """Open one instance of an agent: its id with the agent's name addresses its conversations.
 
     The initializer is run once here, so that a broken agent shows at once; workers run it again for each attempt.
-    ``payload`` is JSON-able and travels with every prompt, so any worker builds the same agent.
+    ``payload`` is JSON-able and travels with every prompt, so any worker builds the same agent. ``env``, ``tools``,
+    ``skills`` and ``subagents`` would be known to this process alone, and are refused
+    (docs/decisions/0007-what-differs-between-calls-travels-in-the-payload.md). ``name`` only labels the handle.
 
     Raises:
         ConfigurationError: not a created agent, a bad id, or an agent that cannot be built.
@@ -153,14 +160,38 @@ async def init_agent(
     if not is_created_agent(agent):
         raise ConfigurationError("init_agent() requires a created agent.", fix="Pass what create_agent() returned.")
     _check_id(id)
+    _refuse_local({"env": env, "tools": tools, "skills": skills, "subagents": subagents})
     runtime = await current_runtime(config_path)
-    name = runtime.registry.name_of(agent) or default_name(agent)
-    if runtime.registry.find(name) is None:
-        runtime.registry.add(name, agent)
+    known_as = _register(runtime, agent)
     encoded = _encode_payload(payload)
     given = None if encoded is None else msgspec.json.decode(encoded)
-    resolved = await build(agent, AgentCreateContext(id=id, env=dict(runtime.project.env), payload=given), name)
-    return PyFlueAgent(runtime, agent, resolved, id, payload=encoded, on_event=on_event)
+    resolved = await build(agent, AgentCreateContext(id=id, env=dict(runtime.project.env), payload=given), known_as)
+    return PyFlueAgent(runtime, resolved, id, environment_name=name, payload=encoded, on_event=on_event)
+
+
+def _register(runtime: Runtime, agent: CreatedAgent) -> str:
+    """Return the name the agent goes by in this runtime, adding it if it is not one of the project's."""
+    if (known := runtime.registry.name_of(agent)) is not None:
+        return known
+    name = default_name(agent)
+    if runtime.registry.find(name) is not None:
+        raise ConfigurationError(
+            f"Two agents are called {name!r}, so their conversations would mix.",
+            cause="An agent without a name of its own is called after the file it is defined in.",
+            fix='Name one of them: create_agent(initialize, name="…").',
+        )
+    runtime.registry.add(name, agent)
+    return name
+
+
+def _refuse_local(given: Mapping[str, object]) -> None:
+    """Refuse what another worker could not know when it resumes this conversation."""
+    if names := [name for name, value in given.items() if value]:
+        raise ConfigurationError(
+            f"init_agent() cannot take {', '.join(names)}.",
+            cause="Any worker may resume the conversation, and would not know them.",
+            fix="Set them in the agent's initializer; what differs from call to call travels in payload.",
+        )
 
 
 def _check_id(instance_id: str) -> None:
