@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -62,14 +64,17 @@ class Run:
             case _:
                 return f"t-{secrets.token_hex(4)}"
 
-    async def say(self, channel: str, thread: str, what: str, *, times: int = 1) -> str:
-        """Deliver a message until it is acknowledged, then ``times`` in all; return its unique text."""
+    async def say(self, channel: str, thread: str, what: str, *, copies: int = 1) -> str:
+        """Deliver a message, ``copies`` times at once, again and again until it is acknowledged; return its unique text."""
         text = f"m-{secrets.token_hex(6)}"
         self._deliveries[text] = Delivery(text, thread, accepted=False)
         message = SampleMessage(f"{text} {what}", delivery_id=secrets.token_hex(8), thread=thread)
-        await until(lambda: self._deliver(channel, message, text), GIVE_UP, every=RETRY_PAUSE)
-        for _ in range(times - 1):
-            await self._deliver(channel, message, text)
+
+        async def delivered() -> bool:
+            answers = await asyncio.gather(*(self._deliver(channel, message, text) for _ in range(copies)))
+            return any(answers)
+
+        await until(delivered, GIVE_UP, every=RETRY_PAUSE)
         return text
 
     async def _deliver(self, channel: str, message: SampleMessage, text: str) -> bool:
@@ -149,6 +154,7 @@ class Run:
         """Fail with everything that was not kept."""
         history = await self.history(bounds)
         broken = check(history)
+        print(_described(history))
         assert not broken, "\n".join([*map(str, broken), self.deployment.logs()])
         return history
 
@@ -174,3 +180,18 @@ async def _is_quiet(store: Store) -> bool:
         return False
     rows = await store.views.sessions(SessionQuery(limit=1_000))
     return all(row.lease_owner is None for row in rows)
+
+
+def _described(history: History) -> str:
+    """Say in one line how much a run did, so that an idle one shows."""
+    kinds = Counter(event.type for events in history.stored.events.values() for event in events)
+    unknown = sum(b'"outcome":"unknown"' in line.body for lines in history.stored.lines.values() for line in lines)
+    found = sum(b'"found":true' in bytes(event.data) for events in history.stored.events.values() for event in events)
+    failed = sum(not operation.succeeded for operation in history.operations)
+    again = kinds["dispatch.started"] - len(history.stored.dispatches)
+    return (
+        f"{len(history.deliveries)} messages, {len(history.operations)} deliveries ({failed} failed), "
+        f"{len(history.stored.dispatches)} dispatches, {again} started again, {kinds['dispatch.handed_back']} handed "
+        f"back, {kinds['dispatch.parked']} parked, {unknown} unknown outcomes, {len(history.requests)} model calls, "
+        f"{len(history.posted)} posts ({found} found there), {len(history.effects)} effects, {len(history.faults)} faults"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
 
 import pytest
 
@@ -23,7 +24,9 @@ TERMINATED = ("after_drain", "before_hand_back", "after_hand_back", "before_reti
 AFTER_A_DEATH = ("after_rescue_claim", "after_reap", "after_free")
 OVERLOADED = ("after_park", "before_release")
 REFUSED = ("after_delay",)
-ORDINARY = [point.name for point in POINTS if point.name not in (*TERMINATED, *AFTER_A_DEATH, *OVERLOADED, *REFUSED)]
+DELIVERING = ("before_send", "after_send", "after_sent")
+SPECIAL = (*TERMINATED, *AFTER_A_DEATH, *OVERLOADED, *REFUSED, *DELIVERING)
+ORDINARY = [point.name for point in POINTS if point.name not in SPECIAL]
 
 
 async def converse(run: Run, channel: str, *messages: str) -> None:
@@ -33,19 +36,20 @@ async def converse(run: Run, channel: str, *messages: str) -> None:
         await run.say(channel, thread, message)
 
 
-async def converse_everywhere(run: Run, *messages: str) -> None:
+async def converse_on(run: Run, channels: Sequence[str], *messages: str) -> None:
+    """Hold the same conversation on several channels at once."""
     async with asyncio.TaskGroup() as group:
-        for channel in CHANNELS:
+        for channel in channels:
             group.create_task(converse(run, channel, *messages))
 
 
-async def survive(run: Run, point: str, *messages: str, after: str = "") -> None:
-    """Hold conversations on all channels while a process dies at ``point``, ``after`` one has died elsewhere."""
+async def survive(run: Run, point: str, *messages: str, after: str = "", channels: Sequence[str] = CHANNELS) -> None:
+    """Hold conversations while a process dies at ``point``, ``after`` one has died elsewhere."""
     crashes = run.deployment.crashes
     with run.fault(point):
         for armed in filter(None, (after, point)):
             crashes.arm(armed)
-        await converse_everywhere(run, *messages)
+        await converse_on(run, channels, *messages)
         await _until_dead_and_back(run)
 
 
@@ -97,14 +101,23 @@ async def test_a_refused_reply_outlives_who_sent_it(deployment: Deployment, poin
         await judge(run)
 
 
+@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("point", DELIVERING)
+async def test_a_reply_is_posted_once_whoever_dies_posting_it(deployment: Deployment, point: str, channel: str) -> None:
+    async with running(deployment) as run:
+        await survive(run, point, TWO_TOOLS, "and then?", channels=[channel])
+
+        await judge(run)
+
+
 @pytest.mark.parametrize("point", TERMINATED)
 async def test_a_process_killed_while_it_stops_loses_nothing(deployment: Deployment, point: str) -> None:
     async with running(deployment) as run:
         with run.fault(point):
             deployment.crashes.arm(point)
-            await converse_everywhere(run, f"{SLOW} now", TWO_TOOLS)
             before = len(await run.effects())
-            await until(lambda: _grown(run, before), 15)
+            await converse_on(run, CHANNELS, f"{SLOW} now", TWO_TOOLS)
+            await until(lambda: _have_begun(run, before), 15)
             for role in deployment.workers:
                 deployment.signal(role, signal.SIGTERM)
             await _until_dead_and_back(run)
@@ -112,5 +125,10 @@ async def test_a_process_killed_while_it_stops_loses_nothing(deployment: Deploym
         await judge(run)
 
 
-async def _grown(run: Run, before: int) -> bool:
-    return len(await run.effects()) > before or before > 0
+async def _have_begun(run: Run, before: int) -> bool:
+    """Tell whether every channel's slow tool runs."""
+    return len(await run.effects()) >= before + len(CHANNELS)
+
+
+def test_every_point_has_its_row() -> None:
+    assert sorted([*ORDINARY, *SPECIAL]) == sorted(point.name for point in POINTS)

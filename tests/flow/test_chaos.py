@@ -1,0 +1,218 @@
+"""Chaos under load: conversations go on while servers and processes are broken, and the history is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import redis
+
+from pyflue.testing.recorded import Bounds
+from tests.flow.deployment import Deployment, deployed
+from tests.flow.nursery import Nursery
+from tests.flow.run import Run, running
+from tests.services import OwnPostgres, OwnRedis
+from tests.waiting import until
+
+THREADS = 6
+LEASE = 3.0  # seconds
+SETTLE = Bounds(settle_within=20.0)
+SAID = (
+    "hello",
+    '[tool:pay {"amount": 5}] [tool:look {"name": "stock"}]',
+    '[tool:ship {"parcel": "box"}]',
+    '[tool:wait {"seconds": 0.3}] [tool:pay {"amount": 1}]',
+)
+CHANNELS = ("standard", "github", "slack")
+
+pytestmark = [pytest.mark.xdist_group("chaos"), pytest.mark.slow]
+
+
+@dataclass
+class Stage:
+    """A deployment on servers of its own, which may be broken."""
+
+    deployment: Deployment
+    postgres: OwnPostgres
+    redis: OwnRedis
+
+
+@pytest.fixture(scope="module")
+def stage(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with OwnPostgres() as postgres, OwnRedis() as broker:
+        env = {
+            "PYFLUE_DATABASE_URL": postgres.dsn,
+            "PYFLUE_REDIS_URL": broker.url,
+            "PYFLUE_REDIS_NAMESPACE": f"chaos-{secrets.token_hex(4)}",
+        }
+        with deployed(nursery, tmp_path_factory.mktemp("chaos"), "pool", env, lease=LEASE) as deployment:
+            yield Stage(deployment, postgres, broker)
+
+
+@asynccontextmanager
+async def load(run: Run, *, copies: int = 1) -> AsyncIterator[None]:
+    """Keep conversations going for the length of the block, and say a few things more after it."""
+    over = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for number in range(THREADS):
+            group.create_task(_talk(run, CHANNELS[number % len(CHANNELS)], over, copies))
+        try:
+            yield
+        finally:
+            over.set()
+
+
+async def _talk(run: Run, channel: str, over: asyncio.Event, copies: int) -> None:
+    thread, chance = run.thread(channel), random.Random(channel)
+    while not over.is_set():
+        await run.say(channel, thread, chance.choice(SAID), copies=copies)
+        await asyncio.sleep(chance.uniform(0.05, 0.25))
+    for said in SAID[:2]:
+        await run.say(channel, thread, said, copies=copies)
+
+
+async def moment(seconds: float = 0.5) -> None:
+    """Let the load go on."""
+    await asyncio.sleep(seconds)
+
+
+async def restarted(run: Run, role: str, number: signal.Signals) -> int:
+    """Send a signal to a process, wait until its successor works, and return how it ended."""
+    before = len(run.deployment.starts)
+    run.deployment.signal(role, number)
+    await until(lambda: any(one == role for one, _ in run.deployment.starts[before:]), 15)
+    await run.deployment.all_up()
+    return next(code for one, code in run.deployment.starts[before:] if one == role)
+
+
+async def judge(run: Run, bounds: Bounds = SETTLE) -> None:
+    await run.until_quiet(40)
+    await run.verdict(bounds)
+
+
+async def test_nothing_goes_wrong_when_nothing_is_broken(stage: Stage) -> None:
+    async with running(stage.deployment) as run:
+        async with load(run):
+            await moment(2)
+
+        await judge(run, Bounds(attempts=1, success=1.0))
+        assert run.deployment.starts == []
+
+
+async def test_every_message_may_be_delivered_three_times_at_once(stage: Stage) -> None:
+    async with running(stage.deployment) as run:
+        async with load(run, copies=3):
+            await moment(2)
+
+        await judge(run, Bounds(attempts=1, success=1.0))
+
+
+async def test_redis_may_lose_everything_it_holds(stage: Stage) -> None:
+    async with running(stage.deployment) as run:
+        async with load(run):
+            for _ in range(5):
+                await moment(0.3)
+                with run.fault("FLUSHALL", crash=False), redis.Redis.from_url(stage.redis.url) as client:
+                    client.flushall()
+
+        await judge(run, Bounds(settle_within=10, attempts=1))
+
+
+async def test_redis_may_be_restarted(stage: Stage) -> None:
+    async with running(stage.deployment) as run:
+        async with load(run):
+            for _ in range(2):
+                await moment()
+                with run.fault("Redis restart", crash=False):
+                    await asyncio.to_thread(stage.redis.restart)
+            await moment()
+
+        await judge(run, Bounds(settle_within=10, attempts=1))
+        assert run.deployment.starts == []
+
+
+async def test_redis_may_be_absent_for_the_whole_run(stage: Stage) -> None:
+    await asyncio.to_thread(stage.redis.stop)
+    try:
+        async with running(stage.deployment) as run:
+            for role in stage.deployment.roles:
+                await restarted(run, role, signal.SIGKILL)
+            stage.deployment.starts.clear()
+            with run.fault("Redis is gone", crash=False):
+                pass
+            async with load(run):
+                await moment(3)
+
+            await judge(run, Bounds(settle_within=10, attempts=1, success=1.0))
+            assert run.deployment.starts == []
+    finally:
+        await asyncio.to_thread(stage.redis.start)
+
+
+@pytest.mark.parametrize("immediate", [False, True], ids=["fast", "immediate"])
+async def test_postgres_may_be_restarted(stage: Stage, immediate: bool) -> None:
+    async with running(stage.deployment) as run:
+        async with load(run):
+            await moment()
+            with run.fault("Postgres restart"):
+                await asyncio.to_thread(stage.postgres.restart, immediate=immediate)
+                await moment(1)  # connections come back
+            await moment()
+
+        await judge(run)
+        assert run.deployment.starts == [], "a process gave up"
+
+
+async def test_fronts_and_workers_may_be_killed_again_and_again(stage: Stage) -> None:
+    async with running(stage.deployment) as run:
+        async with load(run):
+            for role in ("worker-1", "web", "worker-2", "worker-1", "web"):
+                await moment(0.4)
+                with run.fault(f"SIGKILL of {role}"):
+                    assert await restarted(run, role, signal.SIGKILL) == -signal.SIGKILL
+            await moment()
+
+        await judge(run)
+
+
+async def test_all_workers_may_be_killed_at_once(stage: Stage) -> None:
+    async with running(stage.deployment) as run:
+        async with load(run):
+            await moment()
+            with run.fault("SIGKILL of all workers"):
+                stage.deployment.signal("worker-2", signal.SIGKILL)
+                await restarted(run, "worker-1", signal.SIGKILL)
+            await moment()
+
+        await judge(run)
+
+
+async def test_a_worker_may_be_frozen_past_its_lease_and_wake_up_in_the_middle_of_a_turn(stage: Stage) -> None:
+    async with running(stage.deployment) as run:
+        async with load(run):
+            await moment()
+            with run.fault("SIGSTOP of a worker"):
+                stage.deployment.signal("worker-1", signal.SIGSTOP)
+                await moment(2 * LEASE)
+                stage.deployment.signal("worker-1", signal.SIGCONT)
+            await moment(1)
+
+        await judge(run)
+        assert run.deployment.starts == [], "a process gave up"
+
+
+async def test_every_worker_may_be_told_to_stop_without_spending_an_attempt(stage: Stage) -> None:
+    async with running(stage.deployment) as run:
+        async with load(run):
+            for role in stage.deployment.workers * 2:
+                await moment(0.4)
+                assert await restarted(run, role, signal.SIGTERM) == 0
+            await moment()
+
+        await judge(run, Bounds(attempts=1, success=1.0))
