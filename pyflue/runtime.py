@@ -38,14 +38,21 @@ class Runtime:
     """The parts of one process. Build it with ``open_runtime``; it belongs to one event loop."""
 
     def __init__(
-        self, project: Project, store: Store, bell: Bell, registry: Registry, channels: Mapping[str, Channel]
+        self,
+        project: Project,
+        store: Store,
+        bell: Bell,
+        registry: Registry,
+        channels: Mapping[str, Channel],
+        *,
+        clock: Clock | None = None,
     ) -> None:
         self.project = project
         self.store = store
         self.bell = bell
         self.registry = registry
         self.channels = channels
-        self.clock: Clock = SystemClock()
+        self.clock = clock or SystemClock()
         self.ids = Ids(self.clock)
         self.models = ModelProviders(project.settings.models, project.secrets)
         self.admitter = Admitter(store, bell, self.clock, self.ids, project.settings.queue.limits)

@@ -130,6 +130,14 @@ class Worker:
         await self._quietly(self.place.store.fleet.retire(self.id))
         log("worker.stopped", worker_id=self.id)
 
+    async def abandon(self) -> None:
+        """Drop everything at once, as a killed process would: nothing is handed back. For tests of what others then do."""
+        tasks = {*self._loops, *self._draining, *self._sending}
+        while tasks := {task for task in tasks if not task.done()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=0.01)
+
     async def _finish(self, seconds: float) -> None:
         """Let turns and replies end, those included that begin meanwhile."""
         clock = asyncio.get_running_loop().time
