@@ -11,13 +11,16 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+import typer
 from msgspec import Struct
 from msgspec.structs import FieldInfo
+from typer.models import ArgumentInfo, OptionInfo
 
 from pyflue import cli, config, dispatches, errors, events
 from pyflue.messages import Usage
@@ -46,6 +49,7 @@ def outputs() -> dict[Path, str]:
         "events": events_block,
         "errors": errors_block,
         "commands": commands_block,
+        "command lines": command_lines_block,
         "dispatch states": lambda: states_table(dispatches.TRANSITIONS),
         "outbox states": lambda: states_table(dispatches.OUTBOX_TRANSITIONS),
         "worker states": lambda: states_table(dispatches.WORKER_TRANSITIONS),
@@ -167,6 +171,58 @@ def commands_block() -> str:
     """Render every command with its one line."""
     rows = [f"| `pyflue {name}` | {line} |" for name, line in cli.COMMANDS.items()]
     return "\n".join(["| command | does |", "|---|---|", *rows])
+
+
+def command_lines() -> Iterator[tuple[str, Callable[..., None]]]:
+    """Yield every command as typed, subcommands one by one, with the function that carries it out."""
+    for name in cli.COMMANDS:
+        command = import_module(f"pyflue.cli.{name}").command
+        if not isinstance(command, typer.Typer):
+            yield f"pyflue {name}", command
+            continue
+        for each in command.registered_commands:
+            if each.callback is not None:
+                yield f"pyflue {name} {each.name or each.callback.__name__}", each.callback
+
+
+def command_lines_block() -> str:
+    """Render a section for each command: what it says of itself, its arguments and options."""
+    parts: list[str] = []
+    for line, function in command_lines():
+        rows = [_parameter_row(each, hint) for each, hint in _parameters(function)]
+        said = inspect.cleandoc(function.__doc__ or "").replace("``", "`")
+        table = ["| argument or option | default | |", "|---|---|---|", *rows] if rows else ["It takes no options."]
+        parts.append("\n".join([f"### {line}", "", said, "", *table]))
+    return "\n\n".join(parts)
+
+
+def _parameters(function: Callable[..., None]) -> Iterator[tuple[inspect.Parameter, Any]]:
+    hints = get_type_hints(function, include_extras=True)
+    for parameter in inspect.signature(function).parameters.values():
+        yield parameter, hints[parameter.name]
+
+
+def _parameter_row(parameter: inspect.Parameter, hint: object) -> str:
+    annotation, info = get_args(hint)
+    names = _parameter_names(parameter.name, annotation, info)
+    default = "required" if parameter.default is inspect.Parameter.empty else ""
+    if parameter.default is True:
+        default = f"`{names[0]}`"
+    elif not default and info.show_default and parameter.default not in ("", None, False):
+        default = f"`{parameter.default}`"
+    choices = [each for each in (annotation, *get_args(annotation)) if get_origin(each) is Literal]
+    told = f" One of {type_label(choices[0]).replace(' or ', ', ')}." if choices else ""
+    shown = ", ".join(f"`{name}`" for name in names)
+    return f"| {shown} | {default} | {info.help or ''}{told} |"
+
+
+def _parameter_names(name: str, annotation: object, info: ArgumentInfo | OptionInfo) -> list[str]:
+    """Return how a parameter is typed; inside ``Annotated``, Typer keeps the first spelling in ``default``."""
+    if isinstance(info, ArgumentInfo):
+        return [name.upper()]
+    given = [each for each in (info.default, *(info.param_decls or ())) if isinstance(each, str)]
+    words = name.replace("_", "-")
+    return given or ([f"--{words}", f"--no-{words}"] if annotation is bool else [f"--{words}"])
 
 
 # states

@@ -53,7 +53,7 @@ def build(chosen: str | None) -> typer.Typer:
         if isinstance(module.command, typer.Typer):
             app.add_typer(module.command, name=name, help=line, no_args_is_help=True)
         else:
-            app.command(name, help=line)(module.command)
+            app.command(name, short_help=line)(module.command)
     return app
 
 

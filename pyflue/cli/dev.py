@@ -25,8 +25,8 @@ DRAIN: Final = timedelta(seconds=3)
 
 
 def command(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = -1,
+    host: Annotated[str, typer.Option(help="Address to listen on; [web] host otherwise.")] = "",
+    port: Annotated[int, typer.Option(help="Port to listen on; [web] port otherwise.", show_default=False)] = -1,
     reload: Annotated[bool, typer.Option(help="Start again when a file of the project changes.")] = True,
     config: Annotated[str, typer.Option(help="The settings file.")] = "pyflue.toml",
 ) -> None:

@@ -110,23 +110,29 @@ async def _show(project: Project, given: str, json: bool) -> None:
     async with opened_store(project) as store:
         row = await find_dispatch(store, given)
         around = await _surroundings(store, row)
-        replies = await store.views.outbox(dispatch_id=row.id, limit=1_000)
     blocked = blocked_by(row, around)
     if json:
-        out.say(as_json(dispatch_detail(row, around.session.address, replies, blocked)))
+        out.say(as_json(dispatch_detail(row, around.session.address, around.replies, blocked)))
     else:
-        print_dispatch(out, dispatch_detail(row, around.session.address, replies, blocked), around.now)
+        print_dispatch(out, dispatch_detail(row, around.session.address, around.replies, blocked), around.now)
 
 
 async def _surroundings(store: Store, row: Dispatch) -> Surroundings:
     session = await find_session(store, row.session_id)
     unsettled = await unsettled_of(store, session)
+    unsent = [
+        item
+        for status in ("sending", "pending")
+        for item in await store.views.outbox(session_id=session.id, status=status, limit=1)
+    ]
     return Surroundings(
         session=session,
         head=unsettled[0] if unsettled else None,
         workers=await store.views.workers(),
         now=SystemClock().now(),
         parked_for=await _parked_for(store, row),
+        replies=await store.views.outbox(dispatch_id=row.id, limit=1_000),
+        next_reply=min(unsent, key=lambda item: item.position, default=None),
     )
 
 

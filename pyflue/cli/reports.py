@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -66,7 +67,8 @@ class ReplyReport(Struct, frozen=True):
 
 
 class DispatchDetail(DispatchReport, frozen=True):
-    """A dispatch with its replies. ``blocked_by`` says in words what it waits for; empty when it is settled."""
+    """A dispatch with its replies. ``blocked_by`` says in words what it waits for; empty when
+    it is settled and its replies are out."""
 
     replies: tuple[ReplyReport, ...]
     blocked_by: str
@@ -158,7 +160,7 @@ def dispatch_report(row: Dispatch, address: SessionAddress) -> DispatchReport:
 
 
 def dispatch_detail(
-    row: Dispatch, address: SessionAddress, replies: list[OutboxItem], blocked_by: str
+    row: Dispatch, address: SessionAddress, replies: Sequence[OutboxItem], blocked_by: str
 ) -> DispatchDetail:
     """Describe a dispatch with all that is around it."""
     report = msgspec.structs.asdict(dispatch_report(row, address))
