@@ -45,16 +45,18 @@ PATIENCE = 20.0  # seconds for a process to come up on a loaded machine
 class Fakes:
     """The fake model API and the fake platforms, as processes that no fault of the deployment touches."""
 
-    def __init__(self, nursery: Nursery, folder: Path) -> None:
+    def __init__(self, nursery: Nursery, folder: Path, model_delay: int) -> None:
         model, platforms = free_port(), free_port()
         self.model_url = f"http://127.0.0.1:{model}"
         self.platforms_url = f"http://127.0.0.1:{platforms}"
         env = {"PATH": os.environ.get("PATH", "")}
+        words = {
+            "anthropic": ["--port", str(model), "--delay", str(model_delay)],
+            "platforms": ["--port", str(platforms)],
+        }
         self._children = [
-            nursery.start(
-                f"pyflue.testing.{name}", ["--port", str(port)], cwd=folder, env=env, log=folder / f"{name}.log"
-            )
-            for name, port in (("anthropic", model), ("platforms", platforms))
+            nursery.start(f"pyflue.testing.{name}", given, cwd=folder, env=env, log=folder / f"{name}.log")
+            for name, given in words.items()
         ]
         for url in (f"{self.model_url}/_fake/stats", f"{self.platforms_url}/_fake/health"):
             wait_for_answer(url)
@@ -172,10 +174,10 @@ class Deployment:
 
 @contextmanager
 def deployed(
-    nursery: Nursery, root: Path, kind: Kind, env: Mapping[str, str], *, lease: float = 3.0
+    nursery: Nursery, root: Path, kind: Kind, env: Mapping[str, str], *, lease: float = 3.0, model_delay: int = 0
 ) -> Iterator[Deployment]:
-    """Deploy into ``root`` for the block: fakes, schema, processes."""
-    fakes = Fakes(nursery, root)
+    """Deploy into ``root`` for the block: fakes, schema, processes. The model answers after so many milliseconds."""
+    fakes = Fakes(nursery, root, model_delay)
     write_project(root, f"{fakes.platforms_url}/standard", lease)
     deployment = Deployment(nursery, root, kind, fakes, env)
     try:

@@ -44,6 +44,10 @@ class _Answer(Struct):
     dispatch_id: str = ""
 
 
+class _Stats(Struct):
+    running: int
+
+
 class Run:
     """Says things to a deployment as platforms do: until they are acknowledged, the same delivery again."""
 
@@ -113,6 +117,11 @@ class Run:
         """Have a platform fail (``pyflue.testing.posted.Failure``)."""
         answer = await self._client.post(f"{self.deployment.fakes.platforms_url}/_fake/script", json=failure)
         answer.raise_for_status()
+
+    async def model_is_busy(self) -> bool:
+        """Tell whether the model is being asked something."""
+        stats = await self._client.get(f"{self.deployment.fakes.model_url}/_fake/stats")
+        return msgspec.json.decode(stats.content, type=_Stats).running > 0
 
     async def effects(self) -> tuple[Effect, ...]:
         """Return the effects that tools have had in this deployment."""

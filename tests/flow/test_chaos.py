@@ -20,7 +20,8 @@ from tests.flow.run import Run, running
 from tests.services import OwnPostgres, OwnRedis
 from tests.waiting import until
 
-THREADS = 6
+THREADS = 12
+MODEL_DELAY = 60  # milliseconds; so that there are always turns to disturb
 LEASE = 3.0  # seconds
 SETTLE = Bounds(settle_within=20.0)
 SAID = (
@@ -51,7 +52,9 @@ def stage(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             "PYFLUE_REDIS_URL": broker.url,
             "PYFLUE_REDIS_NAMESPACE": f"chaos-{secrets.token_hex(4)}",
         }
-        with deployed(nursery, tmp_path_factory.mktemp("chaos"), "pool", env, lease=LEASE) as deployment:
+        with deployed(
+            nursery, tmp_path_factory.mktemp("chaos"), "pool", env, lease=LEASE, model_delay=MODEL_DELAY
+        ) as deployment:
             yield Stage(deployment, postgres, broker)
 
 
@@ -72,7 +75,7 @@ async def _talk(run: Run, channel: str, over: asyncio.Event, copies: int) -> Non
     thread, chance = run.thread(channel), random.Random(channel)
     while not over.is_set():
         await run.say(channel, thread, chance.choice(SAID), copies=copies)
-        await asyncio.sleep(chance.uniform(0.05, 0.25))
+        await asyncio.sleep(chance.uniform(0.1, 0.5))
     for said in SAID[:2]:
         await run.say(channel, thread, said, copies=copies)
 
@@ -215,4 +218,19 @@ async def test_every_worker_may_be_told_to_stop_without_spending_an_attempt(stag
                 assert await restarted(run, role, signal.SIGTERM) == 0
             await moment()
 
+        await judge(run, Bounds(attempts=1, success=1.0))
+
+
+async def test_a_model_call_longer_than_the_drain_time_is_asked_again_elsewhere(stage: Stage) -> None:
+    async with running(stage.deployment) as run:
+        await run.script_model({"echo": True, "first_byte_ms": 30_000})
+        await run.say("standard", run.thread("standard"), "hello")
+        await until(run.model_is_busy, 10)
+
+        before = len(run.deployment.starts)
+        for role in stage.deployment.workers:
+            stage.deployment.signal(role, signal.SIGTERM)
+        await until(lambda: len(run.deployment.starts) >= before + len(stage.deployment.workers), 15)
+
+        assert {code for _, code in run.deployment.starts} == {0}
         await judge(run, Bounds(attempts=1, success=1.0))
