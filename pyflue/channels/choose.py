@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import httpx2
 from msgspec import Struct
 
 from pyflue.channels.github import GithubChannel
+from pyflue.channels.http import origin_of
 from pyflue.channels.protocol import Channel
 from pyflue.channels.slack import SlackChannel
 from pyflue.channels.standard import StandardChannel
@@ -89,7 +89,7 @@ def _check(name: str, settings: ChannelSettings) -> None:
             cause=f"pyflue.toml has [channels.{name}]; known are {', '.join(_KINDS)}.",
             fix="Correct the name of the table, or remove it.",
         )
-    if settings.api_url and not _is_address(settings.api_url):
+    if settings.api_url and origin_of(settings.api_url) is None:
         raise ConfigurationError(
             f"channels.{name}.api_url is not an http or https address.",
             cause="It may come from the file or from the environment.",
@@ -101,11 +101,3 @@ def _check(name: str, settings: ChannelSettings) -> None:
             cause="Its replies are signed POSTs to that address.",
             fix='Set reply_url, or reply = "none" if nobody reads the replies.',
         )
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parsed = httpx2.URL(url)
-    except (httpx2.InvalidURL, ValueError):
-        return False
-    return parsed.scheme in ("http", "https") and bool(parsed.host)

@@ -7,14 +7,17 @@ terms the outbox needs: whether the platform may have taken the call, and whethe
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
+from urllib.request import getproxies
 
-import httpx2
+import aiohttp
 import msgspec
 from msgspec import Struct
+from yarl import URL
 
 from pyflue.channels.protocol import SendFailure
 from pyflue.clock import Clock
@@ -23,8 +26,9 @@ T = TypeVar("T")
 
 _RETRYABLE_4XX: Final = frozenset({408, 409, 425, 429})
 _LONGEST_WAIT: Final = timedelta(days=1)  # a platform that asks for more is asked again after a day
-_NEVER_LEFT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
-_NEVER_POSSIBLE: Final = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
+_NEVER_LEFT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+_NOT_IN_HEADERS: Final = re.compile(r"[\r\n\x00]")
+_CONNECTIONS: Final = 100  # to one platform; as many as a worker sends replies at once
 
 
 class Call(Struct, frozen=True):
@@ -56,7 +60,7 @@ class PlatformApi:
         self._channel = channel
         self._timeout = timeout.total_seconds()
         self._clock = clock
-        self._client: httpx2.AsyncClient | None = None
+        self._client: aiohttp.ClientSession | None = None
 
     async def call(self, call: Call) -> Reply:
         """Make one request within the time allowed, reading the whole answer.
@@ -64,24 +68,39 @@ class PlatformApi:
         Raises:
             SendFailure: no answer came. It is ambiguous unless the request demonstrably never left.
         """
-        if self._client is None:
-            self._client = httpx2.AsyncClient(timeout=self._timeout, follow_redirects=False)
+        client = self._client or self._connect()
         headers = {"user-agent": "pyflue", "content-type": "application/json", **call.headers}
+        if origin_of(call.url) is None or any(_NOT_IN_HEADERS.search(value) for value in headers.values()):
+            raise SendFailure(f"{self._channel} has an address that cannot be called.", permanent=True)
         try:
-            async with asyncio.timeout(self._timeout):
-                answer = await self._client.request(
-                    call.method, call.url, content=call.body or None, headers=headers, params=call.params or None
-                )
+            async with (
+                asyncio.timeout(self._timeout),
+                client.request(
+                    call.method,
+                    call.url,
+                    data=call.body or None,
+                    headers=headers,
+                    params=call.params or None,
+                    allow_redirects=False,
+                ) as answer,
+            ):
+                body = await answer.read()
         except _NEVER_LEFT as error:
             raise SendFailure(f"{self._channel} could not be reached ({type(error).__name__}).") from error
-        except (*_NEVER_POSSIBLE, httpx2.InvalidURL) as error:
-            raise SendFailure(f"{self._channel} has an address that cannot be called.", permanent=True) from error
-        except (TimeoutError, httpx2.HTTPError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             message = f"{self._channel} did not answer ({type(error).__name__})."
             raise SendFailure(message, ambiguous=True) from error
-        return Reply(
-            answer.status_code, {name.lower(): value for name, value in answer.headers.items()}, answer.content
+        return Reply(answer.status, {name.lower(): value for name, value in answer.headers.items()}, body)
+
+    def _connect(self) -> aiohttp.ClientSession:
+        """Make the client. It keeps no cookies, and looks for a proxy only where the environment names one."""
+        self._client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=bool(getproxies()),
         )
+        return self._client
 
     def failure(self, reply: Reply, said: str = "") -> SendFailure:
         """Say what an answer other than 2xx means for the reply that was to be sent.
@@ -119,7 +138,22 @@ class PlatformApi:
         """Close the connections; idempotent."""
         client, self._client = self._client, None
         if client is not None:
-            await client.aclose()
+            await client.close()
+
+
+def origin_of(url: str) -> tuple[str, str, int] | None:
+    """Return scheme, host and port of an http(s) address without credentials; None for anything else.
+
+    Read by the very parser that the client uses, so that the two cannot disagree about where a request goes.
+    """
+    try:
+        parsed = URL(url)
+        port = parsed.port
+    except ValueError:
+        return None
+    if parsed.scheme not in ("http", "https") or not parsed.raw_host or parsed.user or parsed.password or port is None:
+        return None
+    return parsed.scheme, parsed.raw_host.lower(), port
 
 
 def read_answer(channel: str, reply: Reply, shape: type[T]) -> T:

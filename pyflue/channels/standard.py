@@ -27,11 +27,10 @@ import hashlib
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
-import httpx2
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from pyflue.channels.http import Call, PlatformApi
+from pyflue.channels.http import Call, PlatformApi, origin_of
 from pyflue.channels.payloads import JSON, decode, ignored, media_type
 from pyflue.channels.protocol import Answer, InboundEvent, RawRequest, SendFailure, SendReceipt
 from pyflue.channels.signatures import check_standard, sign_standard, standard_keys
@@ -91,7 +90,7 @@ class StandardChannel:
     def __init__(self, settings: ChannelSettings, secrets: Secrets, *, timeout: timedelta, clock: Clock) -> None:
         self._keys = standard_keys(self.name, secrets.standard_webhook_secret)
         self._reply_url = settings.reply_url
-        if self._reply_url and _origin(self._reply_url) is None:
+        if self._reply_url and origin_of(self._reply_url) is None:
             raise ConfigurationError(
                 "channels.standard.reply_url is not an http or https address.",
                 cause="Replies are posted there.",
@@ -140,7 +139,7 @@ class StandardChannel:
 
         Any other would let whoever holds the secret make this server post to places only it can reach.
         """
-        if url and (not self._reply_url or _origin(url) != _origin(self._reply_url)):
+        if url and (not self._reply_url or origin_of(url) != origin_of(self._reply_url)):
             raise MalformedRequestError(self.name, "reply_url does not have the origin configured for replies.")
         return url
 
@@ -155,7 +154,7 @@ class StandardChannel:
         """
         destination = msgspec.json.decode(item.destination, type=_Destination)
         # The origin is compared again: the settings may have changed since the message was admitted.
-        url = destination.url if _origin(destination.url) == _origin(self._reply_url) else self._reply_url
+        url = destination.url if origin_of(destination.url) == origin_of(self._reply_url) else self._reply_url
         if not url:
             raise SendFailure("standard has no reply_url to post replies to.", permanent=True)
         reply = StandardReply("reply", item.dispatch_id, destination.thread, item.part, item.body)
@@ -169,17 +168,3 @@ class StandardChannel:
     async def close(self) -> None:
         """Close connections; idempotent."""
         await self._api.close()
-
-
-def _origin(url: str) -> tuple[str, str, int] | None:
-    """Return scheme, host and port of an http(s) address without credentials; None for anything else.
-
-    Read by the very parser that the client uses, so that the two cannot disagree about where a request goes.
-    """
-    try:
-        parsed = httpx2.URL(url)
-    except (httpx2.InvalidURL, ValueError):
-        return None
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
-        return None
-    return parsed.scheme, parsed.host.lower(), parsed.port or (443 if parsed.scheme == "https" else 80)

@@ -92,9 +92,10 @@ class AnthropicModel:
             return self._client
 
     def _new_client(self) -> AsyncAnthropic:
-        from anthropic import AnthropicError, AsyncAnthropic
+        from aiohttp import ClientError
+        from anthropic import AnthropicError, AsyncAnthropic, DefaultAioHttpClient
 
-        self._foreign = (AnthropicError, *_FOREIGN)
+        self._foreign = (AnthropicError, ClientError, *_FOREIGN)
         return AsyncAnthropic(
             api_key=self._api_key.reveal(),
             base_url=self._base_url,  # always given: the SDK would read the environment otherwise
@@ -102,6 +103,7 @@ class AnthropicModel:
             max_retries=0,
             default_headers=self._headers,
             open_telemetry=False,  # turns are traced by our own observer
+            http_client=DefaultAioHttpClient(timeout=self._timeout),  # half the processor time of the default client
         )
 
     async def _ask(self, client: AsyncAnthropic, body: bytes, on_text: Callable[[str], None] | None) -> ModelAnswer:
@@ -172,8 +174,7 @@ def translate(error: Exception, clock: Clock) -> ModelFailure:
         case APITimeoutError():
             return timed_out(detail)
         case APIConnectionError():
-            cause = error.__cause__
-            return _translate_http(cause) if isinstance(cause, _FOREIGN) else connection_lost(detail)
+            return _translate_cause(error.__cause__, detail)
         case APIResponseValidationError():
             return answer_cut(detail)
         case RetryableError():
@@ -182,6 +183,16 @@ def translate(error: Exception, clock: Clock) -> ModelFailure:
             return misconfigured(detail)
         case _:
             return _translate_http(error)
+
+
+def _translate_cause(cause: BaseException | None, detail: str) -> ModelFailure:
+    match cause:
+        case ValueError():  # the client refuses to write the request: a header or an address that HTTP cannot carry
+            return misconfigured(type(cause).__name__)  # its text may quote a header
+        case Exception() if isinstance(cause, _FOREIGN):
+            return _translate_http(cause)
+        case _:
+            return connection_lost(detail)
 
 
 def _translate_http(error: Exception) -> ModelFailure:

@@ -155,7 +155,8 @@ async def test_a_reply_is_found_behind_pages_of_others(fake: FakePlatforms, name
 async def test_a_failed_look_leaves_the_earlier_attempt_unresolved(
     fake: FakePlatforms, name: PlatformName, how: str
 ) -> None:
-    fake.fail(Failure(name, calls="read", how=how, status=429, retry_after=7))
+    # Twice, because a look changes nothing and the client asks once more when the connection drops.
+    fake.fail(Failure(name, calls="read", how=how, status=429, retry_after=7, times=2))
 
     failure = await failure_of(fake, name, timeout=0.5, recovered=True)
 
