@@ -1,4 +1,4 @@
-"""What the documentation shows works: settings load, names exist, files are where it says."""
+"""What the documentation shows works: settings load, names exist, files are where it says, commands parse."""
 
 from __future__ import annotations
 
@@ -7,48 +7,96 @@ import re
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
+import typer.main
 
 import pyflue
-from pyflue.cli import COMMANDS
-from pyflue.config import load_project
+from pyflue.channels.choose import build_channels
+from pyflue.cli import COMMANDS, build
+from pyflue.config import SECRET_ENVIRONMENT, load_project
+from tests.docs.pages import PAGES, ROOT, Block, Command, all_blocks, blocks, commands
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SOURCE = re.compile(r"`((?:pyflue|web|workers|tests|docs|bench|examples)/[\w./-]+)`")
 COMMAND = re.compile(r"(?:^\$ |`)pyflue ([a-z]+)", re.MULTILINE)
 TARGET = re.compile(r"(?:^\$ |`)make ([a-z]+)", re.MULTILINE)
+OTHER_PROGRAMS = {".", "cp", "docker", "echo", "export", "git", "openssl", "pip", "python3"}
+SECRETS = {name: "whsec_c2VjcmV0LW9mLXR3ZW50eS1mb3VyLWJ5dGVz" for name in SECRET_ENVIRONMENT}
 
 
-def blocks(language: str) -> list[tuple[str, str]]:
-    """Return ``(page, text)`` of every fenced block in that language."""
-    found = [(page, block) for page in PAGES for block in BLOCK.findall(page.read_text("utf-8"))]
-    return [(page.relative_to(ROOT).as_posix(), text) for page, (name, text) in found if name == language]
+def named(part: object) -> str:
+    return part.page if isinstance(part, Block) else ""
 
 
-@pytest.mark.parametrize(("page", "text"), blocks("toml"))
-def test_a_settings_example_loads(tmp_path: Path, page: str, text: str) -> None:
+def shown_commands() -> list[tuple[str, Command]]:
+    return [(block.page, command) for block in all_blocks("console", "sh") for command in commands(block)]
+
+
+@pytest.mark.parametrize("block", all_blocks("toml"), ids=named)
+def test_a_settings_example_loads_and_its_channels_can_be_built(tmp_path: Path, block: Block) -> None:
     file = tmp_path / "pyflue.toml"
-    file.write_text(text, "utf-8")
+    file.write_text(block.text, "utf-8")
 
-    load_project(file, env={})
+    project = load_project(file, env=SECRETS)
+
+    channels = project.settings.channels
+    assert set(build_channels(channels, project.secrets, timeout=1.0)) == set(channels)
 
 
-@pytest.mark.parametrize(("page", "text"), blocks("python"))
-def test_a_code_example_compiles_and_imports_what_is_public(page: str, text: str) -> None:
-    imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+@pytest.mark.parametrize("block", all_blocks("python"), ids=named)
+def test_a_code_example_compiles_and_imports_what_is_public(block: Block) -> None:
+    imports = [node for node in ast.walk(ast.parse(block.text)) if isinstance(node, ast.ImportFrom)]
 
     names = {alias.name for node in imports if node.module == "pyflue" for alias in node.names}
 
-    assert {name for name in names if not hasattr(pyflue, name)} == set()
+    assert names - set(pyflue.__all__) == set()
+
+
+@pytest.mark.parametrize("block", all_blocks("json"), ids=named)
+def test_a_json_example_is_json(block: Block) -> None:
+    for line in block.text.splitlines():
+        assert isinstance(msgspec.json.decode(line), dict)
+
+
+@pytest.mark.parametrize(("page", "command"), shown_commands(), ids=lambda part: getattr(part, "line", part))
+def test_a_command_line_is_one_that_can_be_typed(page: str, command: Command) -> None:
+    program, *words = command.words
+
+    if program == "pyflue":
+        parse(words)
+    elif program == "make":
+        assert f"\n{words[0]}:" in (ROOT / "Makefile").read_text("utf-8")
+    elif program == "python":
+        assert words[0] in {block.file for block in blocks(ROOT / page)}
+    elif program.startswith(".venv/bin/"):
+        assert program.removeprefix(".venv/bin/") in {"pytest", "python", "pyflue"}
+    else:
+        assert program in OTHER_PROGRAMS or "=" in program, f"is {program} a command?"
+
+
+def parse(words: list[str]) -> None:
+    """Have the command line read these words as `pyflue` would, without running anything."""
+    command = typer.main.get_command(build(words[0]))
+    name, rest = "pyflue", words
+    while inner := getattr(command, "commands", None):
+        name, *rest = rest
+        assert name in inner, f"pyflue has no {' '.join(words)}"
+        command = inner[name]
+    if name != "--help":
+        command.make_context(name, rest)
+
+
+@pytest.mark.parametrize("words", [["logs"], ["web", "--prot", "1"], ["dispatches", "lost"], ["send", "pigeon", "hi"]])
+def test_a_command_line_that_cannot_be_typed_is_noticed(words: list[str]) -> None:
+    with pytest.raises(Exception, match=r"(?i)missing|no such option|no dispatches lost|invalid|not one of"):
+        parse(words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_a_file_the_documentation_names_exists(page: Path) -> None:
-    named = set(SOURCE.findall(page.read_text("utf-8")))
+    mentioned = set(SOURCE.findall(page.read_text("utf-8")))
 
-    assert {path for path in named if not (ROOT / path).exists()} == set()
+    assert {path for path in mentioned if not (ROOT / path).exists()} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -13,9 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference" / "logs.md"
 PACKAGES = ("pyflue", "web/pyflue_web", "workers/pyflue_workers")
-ROW = re.compile(
-    r"^\| `(?P<event>[a-z_.]+)` \| (?P<levels>[a-z, ]+) \|(?P<fields>[^|]*)\| [^|]{10,} \|$", re.MULTILINE
-)
+ROW = re.compile(r"^\| `(?P<event>[a-z_.]+)` \| (?P<levels>[a-z, ]+) \|(?P<fields>[^|]*)\| [^|]{10,} \|$", re.MULTILINE)
 LEVELS = {"debug", "info", "warning", "error"}
 
 
