@@ -66,16 +66,15 @@ class _Reader:
 
     async def session(self, session: SessionRow) -> Status:
         """Print the events of all its dispatches in mailbox order; return the last one's status."""
-        position, status = 0, "completed"
-        while True:
-            for number, dispatch_id in await self._behind(session.id, position):
+        position: int = 0
+        status: Status = "completed"
+        while new := await self._behind(session.id, position):
+            for number, dispatch_id in new:
                 row = await find_dispatch(self._store, dispatch_id)
                 position, status = number, await self.dispatch(row, session)
             if not self._wanted.follow:
-                return status
-            now = await self._store.views.session(session.id)
-            if now is None or now.unsettled == 0:
-                return status
+                break
+        return status
 
     async def _behind(self, session_id: SessionId, position: int) -> list[tuple[int, DispatchId]]:
         """List the session's dispatches behind a position, in order."""
