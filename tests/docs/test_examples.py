@@ -118,3 +118,12 @@ def test_make_help_lists_the_doors() -> None:
 
     listed = {line.split()[1] for line in done.stdout.splitlines()}
     assert listed == {"help", "setup", "demo", "test", "check", "dev", "bench", "docs", "clean"}
+
+
+def test_every_decision_has_a_number_of_its_own_and_is_listed() -> None:
+    records = sorted(path.name for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+
+    assert [name[:4] for name in records] == [f"{number:04d}" for number in range(1, len(records) + 1)]
+    for listing in ("docs/decisions/index.md", "mkdocs.yml"):
+        text = (ROOT / listing).read_text("utf-8")
+        assert [name for name in records if name not in text] == []
