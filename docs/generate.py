@@ -24,6 +24,8 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from pyflue import cli, config, dispatches, errors, events
 from pyflue.messages import Usage
+from pyflue.testing.crash import POINTS
+from pyflue.testing.history import RULES
 
 REFERENCE: Final = Path(__file__).parent / "reference"
 
@@ -50,6 +52,8 @@ def outputs() -> dict[Path, str]:
         "errors": errors_block,
         "commands": commands_block,
         "command lines": command_lines_block,
+        "crash points": crash_points_block,
+        "history rules": history_rules_block,
         "dispatch states": lambda: states_table(dispatches.TRANSITIONS),
         "outbox states": lambda: states_table(dispatches.OUTBOX_TRANSITIONS),
         "worker states": lambda: states_table(dispatches.WORKER_TRANSITIONS),
@@ -65,12 +69,27 @@ def outputs() -> dict[Path, str]:
     return {**pages, **diagrams}
 
 
-PAGES: Final = ("cli.md", "settings.md", "events.md", "errors.md", "states.md")
+PAGES: Final = ("cli.md", "settings.md", "events.md", "errors.md", "states.md", "crash-matrix.md")
 _BLOCK: Final = re.compile(r"<!-- generated: ([a-z ]+) -->\n.*?<!-- end: \1 -->", re.DOTALL)
 
 
 def _filled(name: str, blocks: dict[str, Callable[[], str]]) -> str:
     return f"<!-- generated: {name} -->\n\n{blocks[name]().strip()}\n\n<!-- end: {name} -->"
+
+
+# the crash matrix
+
+
+def crash_points_block() -> str:
+    """Render every place where the tests kill a process, in the order of the road."""
+    rows = [f"| {point.step} | `{point.name}` | {point.died} |" for point in POINTS]
+    return "\n".join(["| step | point | when the process died |", "|---|---|---|", *rows])
+
+
+def history_rules_block() -> str:
+    """Render what the history checker asks of every run."""
+    rows = [f"| `{name}` | {inspect.getdoc(rule)} |" for name, rule in RULES.items()]
+    return "\n".join(["| rule | what it asks |", "|---|---|", *rows])
 
 
 # settings
