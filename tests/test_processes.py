@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -12,13 +13,20 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx2
 import psycopg
 import pytest
 
+from pyflue.channels.signed import SampleMessage, signed_delivery
+from pyflue.clock import SystemClock
+from pyflue.config import Secret
+from pyflue.testing.anthropic import FakeAnthropic
+from pyflue.testing.platforms import FakePlatforms
 from tests import commands
 from tests.services import free_port
 
 BIN = Path(sys.executable).parent
+STANDARD_SECRET = "whsec_dGhpcyBpcyBhIHNlY3JldCBmb3IgdGVzdHMhIQ=="
 PATIENCE = 40.0  # seconds for a process to come up or to stop on a loaded machine; a worker's drain time is 25
 
 
@@ -30,7 +38,7 @@ def environment(fresh_postgres_dsn: str, redis_url: str, redis_namespace: str) -
         "PYFLUE_DATABASE_URL": fresh_postgres_dsn,
         "PYFLUE_REDIS_URL": redis_url,
         "PYFLUE_REDIS_NAMESPACE": redis_namespace,
-        "STANDARD_WEBHOOK_SECRET": "whsec_dGhpcyBpcyBhIHNlY3JldCBmb3IgdGVzdHMhIQ==",
+        "STANDARD_WEBHOOK_SECRET": STANDARD_SECRET,
     }
 
 
@@ -136,3 +144,50 @@ def test_workers_register_beside_each_other_and_sign_off_when_told(project: Path
         two.send_signal(signal.SIGTERM)
         assert two.wait(PATIENCE) == 0
         assert live_workers(dsn) == 0
+
+
+@pytest.mark.slow
+async def test_deliveries_come_in_and_replies_go_out_with_more_turns_at_once_than_the_default(
+    project: Path, environment: dict[str, str]
+) -> None:
+    conversations = 150  # the default is 100 turns
+    async with FakeAnthropic() as model, FakePlatforms(standard_secret=Secret(STANDARD_SECRET)) as platforms:
+        environment |= {"ANTHROPIC_API_KEY": "sk-ant-fake", "ANTHROPIC_BASE_URL": model.url}
+        (project / "agents" / "echo.py").write_text(
+            'from pyflue import create_agent\n\ndefault = create_agent(lambda: {"model": "anthropic/fake-slow-4000"})\n'
+        )
+        (project / "pyflue.toml").write_text(
+            f'[channels.standard]\nagent = "echo"\nreply_url = "{platforms.reply_url}"\n'
+        )
+        assert (await asyncio.to_thread(migrate, project, environment)).returncode == 0
+        port = free_port()
+        worker_command = (*commands.WORKER, "--turns", "1000")
+
+        with (
+            running(commands.web("127.0.0.1", port), project, environment) as front,
+            running(worker_command, project, environment) as worker,
+        ):
+            await asyncio.to_thread(until, lambda: is_ready(port), front)
+            await asyncio.to_thread(until, lambda: live_workers(environment["PYFLUE_DATABASE_URL"]) == 1, worker)
+            await deliver(port, conversations)
+            async with asyncio.timeout(PATIENCE):
+                replies = await platforms.wait_for(conversations, "standard")
+
+            assert model.peak > 100
+            assert len({reply.thread for reply in replies}) == conversations
+            for process in (front, worker):
+                process.send_signal(signal.SIGTERM)
+                assert await asyncio.to_thread(process.wait, PATIENCE) == 0
+
+
+async def deliver(port: int, conversations: int) -> None:
+    """Say something in so many threads at once, signed as the sender would."""
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+
+        async def say(number: int) -> int:
+            message = SampleMessage(f"hello {number}", delivery_id=f"delivery-{number}", thread=f"thread-{number}")
+            signed = signed_delivery("standard", Secret(STANDARD_SECRET), message, SystemClock().now())
+            return (await client.post(signed.path, content=signed.body, headers=signed.headers)).status_code
+
+        statuses = await asyncio.gather(*(say(number) for number in range(conversations)))
+    assert set(statuses) == {202}

@@ -22,7 +22,7 @@ from tests.waiting import until
 
 THREADS = 12
 MODEL_DELAY = 60  # milliseconds; so that there are always turns to disturb
-LEASE = 3.0  # seconds
+LEASE = 4.0  # seconds
 SETTLE = Bounds(settle_within=20.0)
 SAID = (
     "hello",
@@ -32,7 +32,7 @@ SAID = (
 )
 CHANNELS = ("standard", "github", "slack")
 
-pytestmark = [pytest.mark.xdist_group("chaos"), pytest.mark.slow]
+pytestmark = [pytest.mark.xdist_group("flow"), pytest.mark.slow]
 
 
 @dataclass

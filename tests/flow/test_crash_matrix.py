@@ -18,6 +18,8 @@ CHANNELS = ("standard", "github", "slack")
 TWO_TOOLS = '[tool:pay {"amount": 5}] [tool:look {"name": "stock"}]'
 STEPS = '[tool:ship {"parcel": "box"}] [tool:pay {"amount": 7}]'
 SLOW = '[tool:wait {"seconds": 1.0}]'
+# One process runs all of it: the deployments are started once, and no two heavy tests run at a time.
+pytestmark = pytest.mark.xdist_group("flow")
 SETTLE_WITHIN = 25.0  # seconds; on an idle machine it takes about two
 
 TERMINATED = ("after_drain", "before_hand_back", "after_hand_back", "before_retire")
