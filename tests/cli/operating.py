@@ -9,17 +9,19 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from msgspec import Raw
 
 from pyflue.config import Project, load_project
-from pyflue.dispatches import Dispatch, DispatchInput, ReplyAddress, SessionAddress
-from pyflue.ids import DispatchId
+from pyflue.dispatches import Dispatch, DispatchInput, ReplyAddress, SessionAddress, WorkerRow
+from pyflue.ids import DispatchId, Ids, WorkerId
 from pyflue.runtime import Runtime, open_runtime
 from pyflue.testing.platforms import STANDARD_SECRET
 
+LEASE = timedelta(seconds=30)
 ECHO = """\
 from pyflue import create_agent, tool
 
@@ -159,3 +161,12 @@ async def complete(
 def to_standard(url: str = "http://127.0.0.1:9/") -> ReplyAddress:
     """Where the ``standard`` channel answers; by default nobody listens there."""
     return ReplyAddress("standard", Raw(json.dumps({"thread": "thread-1", "url": url}).encode()))
+
+
+async def a_worker(runtime: Runtime, *agents: str, lease: timedelta = LEASE) -> WorkerId:
+    """Register a worker process that does nothing but live."""
+    ids = Ids()
+    now = runtime.clock.now()
+    worker = WorkerRow(ids.worker(), "host-b", 4711, "live", agents, now, now, now + lease, ids.liveness_key())
+    await runtime.store.fleet.register(worker, lease)
+    return worker.id
