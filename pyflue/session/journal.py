@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Raw
 
 from pyflue.dispatches import Dispatch, Lease, OutboxDraft
-from pyflue.entries import Entry, JournalLine, decode_entry, encode_entry
+from pyflue.entries import Entry, InputEntry, JournalLine, decode_entry, encode_entry
 from pyflue.errors import DamagedEntryError, LeaseLost, StoreError, StoreUnavailableError
 from pyflue.events import EntryQuarantined, Event
 from pyflue.ids import DispatchId
@@ -45,7 +45,7 @@ class SessionJournal:
         self.lines: list[JournalLine] = []
         self.damaged: list[int] = []
         self.appended = 0
-        """How many entries were appended through this object, wherever they are kept; those of ``begin`` not counted."""
+        """How many entries were appended through this object, wherever they are kept; inputs are not counted."""
         self._store = store
         self._liveness = liveness
         self._head = lease.head
@@ -125,7 +125,7 @@ class SessionJournal:
                 self._remember(dispatch_id, entries, self._head)
             else:
                 await self._keep(dispatch_id, entries)
-            self.appended += len(entries)
+            self.appended += sum(not isinstance(entry, InputEntry) for entry in entries)
 
     async def settle(self, settlement: Settlement) -> Settled:
         """End the dispatch with its last entries in one transaction."""

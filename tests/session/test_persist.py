@@ -1,0 +1,125 @@
+"""An agent that keeps its conversation in a store of its own: the ledger stays, the entries live there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from pyflue import InMemorySessionStore, SessionStore, SQLiteSessionStore
+from pyflue.entries import decode_entry
+from pyflue.messages import AssistantMessage
+from pyflue.models.protocol import ModelFailure
+from pyflue.stores.protocol import EntryLine
+from pyflue.testing.flow import Flow
+from pyflue.testing.models import Held, ScriptedModel, calls
+from tests.session.agents import Bench, an_agent, kinds
+
+
+async def kept_kinds(store: SessionStore, session_id: str) -> list[str]:
+    rows = await store.load(session_id)
+    return kinds([decode_entry(bytes(msgspec.json.decode(body, type=EntryLine).entry)) for _, body in rows])
+
+
+async def test_the_conversation_is_kept_there_and_carried_on() -> None:
+    kept = InMemorySessionStore()
+    async with Flow({"agent": an_agent(persist=kept)}, model=ScriptedModel("hello", "again")) as flow:
+        first = await flow.outcome(await flow.dispatch("hi"))
+        second = await flow.outcome(await flow.dispatch("hi again"))
+
+        assert [first.status, second.status] == ["completed", "completed"]
+        assert await kept_kinds(kept, first.session_id) == ["input", "answer", "input", "answer"]
+        assert "answer" not in kinds(await flow.journal(first.id))
+        assert len(flow.model_calls[1].messages) == 3
+        assert isinstance(flow.model_calls[1].messages[1], AssistantMessage)
+
+
+async def test_a_takeover_resumes_from_there(tmp_path: Path) -> None:
+    kept = SQLiteSessionStore(tmp_path / "talk.sqlite3")
+    first, second = Bench("first"), Bench("second", retry="safe")
+    first.let_go.set()
+    model = ScriptedModel(calls(("first", {}), ("second", {})), "done")
+    async with Flow({"agent": an_agent(first.tool, second.tool, persist=kept)}, model=model) as flow:
+        receipt = await flow.dispatch("go")
+        row = await flow.row(receipt)
+
+        async def first_is_recorded() -> bool:
+            return "tool_result" in await kept_kinds(kept, row.session_id)
+
+        await flow.until(first_is_recorded)
+        await second.reached.wait()
+        await flow.take_over()
+        second.let_go.set()
+
+        assert (await flow.outcome(receipt)).status == "completed"
+        assert (first.began, second.began) == (1, 2)
+        assert len(flow.model_calls) == 2
+        found = await kept_kinds(kept, row.session_id)
+        assert found == ["input", "answer", "tool_started", "tool_result", "tool_result", "answer"]
+
+
+async def test_a_conversation_begun_elsewhere_is_known() -> None:
+    kept = InMemorySessionStore()
+    async with Flow({"agent": an_agent(persist=kept)}, model=ScriptedModel("hello")) as flow:
+        await flow.outcome(await flow.dispatch("I am Ada."))
+    async with Flow({"agent": an_agent(persist=kept)}, model=ScriptedModel("Ada")) as flow:
+        await flow.outcome(await flow.dispatch("Who am I?"))
+
+        assert len(flow.model_calls[0].messages) == 3
+
+
+async def test_another_writer_in_that_store_ends_the_turn_and_nothing_is_overwritten() -> None:
+    kept = InMemorySessionStore()
+    held = Held("stale")
+    async with Flow({"agent": an_agent(persist=kept)}, model=ScriptedModel(held, "fresh")) as flow:
+        receipt = await flow.dispatch("go")
+        await held.reached.wait()
+        session_id = (await flow.row(receipt)).session_id
+        [(_, body)] = await kept.load(session_id)
+        await kept.append(session_id, 1, [body])
+        held.release.set()
+        row = await flow.outcome(receipt)
+
+        assert row.result is not None
+        assert row.result.text == "fresh"
+        assert await kept_kinds(kept, session_id) == ["input", "input", "answer"]
+
+
+async def test_lines_there_that_cannot_be_read_are_left_out() -> None:
+    kept = InMemorySessionStore()
+    async with Flow({"agent": an_agent(persist=kept)}, model=ScriptedModel("hello")) as flow:
+        receipt = await flow.dispatch("hi", thread="x")
+        session_id = (await flow.outcome(receipt)).session_id
+        await kept.append(session_id, 2, [b"not json"])
+        flow._model.add("again")  # type: ignore[union-attr]
+
+        assert (await flow.outcome(await flow.dispatch("again", thread="x"))).status == "completed"
+
+
+async def test_an_entry_of_a_newer_release_there_puts_the_dispatch_back_without_an_attempt() -> None:
+    kept = InMemorySessionStore()
+    async with Flow({"agent": an_agent(persist=kept)}, model=ScriptedModel("hello")) as flow:
+        first = await flow.outcome(await flow.dispatch("hi"))
+        await kept.append(first.session_id, 2, [b'{"dispatch_id":"dsp_x","entry":{"kind":"telepathy"}}'])
+        second = await flow.dispatch("again")
+
+        async def is_put_back() -> bool:
+            return (await flow.row(second)).available_at > flow.clock.now()
+
+        await flow.until(is_put_back)
+        assert (await flow.row(second)).attempts == 0
+
+
+async def test_attempts_that_get_nowhere_are_counted_all_the_same() -> None:
+    """The two journals number their lines differently; only what was appended counts as progress."""
+    kept = InMemorySessionStore()
+    down = ModelFailure("transient", "model_unavailable", "Down.")
+    agent = an_agent(persist=kept, limits={"max_attempts": 1})
+    async with Flow({"agent": agent}, model=ScriptedModel("1", "2", "3", down, "never")) as flow:
+        for number in range(3):
+            await flow.outcome(await flow.dispatch(f"hi {number}"))
+        row = await flow.outcome(await flow.dispatch("go"))
+
+        assert row.error is not None
+        assert row.error.code == "model_unavailable"
+        assert len(flow.model_calls) == 4
