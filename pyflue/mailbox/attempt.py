@@ -161,7 +161,9 @@ async def _build(place: Workplace, journal: SessionJournal, dispatch: Dispatch) 
         env=dict(place.env),
         payload=None if payload is None else msgspec.json.decode(payload),
     )
-    return await build(place.registry.get(address.agent), context, address.agent)
+    built = await build(place.registry.get(address.agent), context, address.agent)
+    longest = built.max_tokens or place.settings.models.anthropic.max_tokens
+    return msgspec.structs.replace(built, max_tokens=longest)
 
 
 def _deadline(place: Workplace, dispatch: Dispatch, now: datetime) -> float:

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from pyflue import AgentLimits, create_agent
-from pyflue.config import RetrySettings, Settings
+from pyflue.config import ModelSettings, ModelsSettings, RetrySettings, Settings
 from pyflue.dispatches import Receipt
 from pyflue.entries import AnswerEntry, InputEntry, JournalLine
 from pyflue.events import DispatchParked, decode_event
@@ -282,3 +282,14 @@ async def test_user_code_does_not_run_once_the_attempts_are_used_up() -> None:
         assert row.error is not None
         assert (row.status, row.error.code) == ("failed", "attempts_exhausted")
         assert len(built) == 2
+
+
+@pytest.mark.parametrize(("own", "asked"), [(None, 99), (7, 7)])
+async def test_an_answer_may_be_as_long_as_the_agent_says_or_else_the_settings(own: int | None, asked: int) -> None:
+    settings = Settings(worker=FAST, models=ModelsSettings(anthropic=ModelSettings(max_tokens=99)))
+    agent = create_agent(lambda: {"instructions": "Be brief.", "max_tokens": own})
+
+    async with Flow({"support": agent}, model=ScriptedModel("Hi."), settings=settings) as flow:
+        await flow.outcome(await flow.receive("standard", "hello"))
+
+        assert [call.max_tokens for call in flow.model_calls] == [asked]
