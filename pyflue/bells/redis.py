@@ -32,6 +32,7 @@ WAKE_ACTOR: Final = "wake"
 
 SEND_TIMEOUT: Final = 0.25  # seconds for one batch of rings, connecting included
 QUIET_AFTER_LOSS: Final = 0.25  # seconds without trying after a batch was lost, so that a dead broker costs nothing
+ANNOUNCE_PAUSE: Final = 0.02  # seconds between batches of announcements alone: a tail is read by people
 BACKLOG: Final = 10_000  # sessions or streams waiting to be rung; the rescue finds the rest
 BATCH: Final = 1_000  # messages in one round trip; keeps Redis answering others
 QUEUE_LIMIT: Final = 100_000  # wake-ups in the queue beyond which no worker is listening; more would only fill memory
@@ -104,6 +105,7 @@ class RedisBell:
         self._rings: dict[SessionId, None] = {}
         self._announcements: dict[str, None] = {}
         self._sender: asyncio.Task[None] | None = None
+        self._rung = asyncio.Event()
         self._quiet_until = 0.0
         self._closed = False
 
@@ -112,6 +114,7 @@ class RedisBell:
             self.dropped += 1
             return
         self._rings[session_id] = None
+        self._rung.set()
 
     def announce(self, stream: str) -> None:
         if len(self._announcements) >= BACKLOG or not self._may_send():
@@ -154,6 +157,7 @@ class RedisBell:
 
     async def _send_all(self) -> None:
         while self._rings or self._announcements:
+            self._rung.clear()
             rings = _take(self._rings)
             streams = _take(self._announcements)
             try:
@@ -161,6 +165,14 @@ class RedisBell:
                     await self._send(rings, streams)
             except _CONNECTION_ERRORS as error:
                 self._lost(len(rings) + len(streams), error)
+            if streams:
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Let announcements gather for a moment; a ring does not wait for it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANNOUNCE_PAUSE):
+                await self._rung.wait()
 
     async def _send(self, rings: list[SessionId], streams: list[str]) -> None:
         pipeline = self._redis.pipeline(transaction=True)

@@ -66,6 +66,9 @@ class AnthropicModel:
         self._timeout = httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_TIMEOUT))
         self._clock = clock or SystemClock()
         self._client: AsyncAnthropic | None = None
+        self._address = (
+            f"{self._base_url.rstrip('/')}/v1/messages"  # in full: the SDK need not put it together each time
+        )
         self._starting = asyncio.Lock()
         self._foreign: tuple[type[Exception], ...] = _FOREIGN
 
@@ -110,7 +113,7 @@ class AnthropicModel:
         from anthropic import AsyncStream
 
         response = await client.post(
-            "/v1/messages",
+            self._address,
             cast_to=httpx2.Response,
             content=body,
             options={"headers": {"content-type": "application/json"}},

@@ -83,7 +83,10 @@ def write(
     """Log an event whose fields are at hand as a mapping; otherwise like ``log``."""
     number = _NUMBERS[level]
     if _LOGGER.isEnabledFor(number):
-        _LOGGER.log(number, event, exc_info=exc_info, extra={_EXTRA: {**(_bound.get() or {}), **fields}})
+        trace = None if exc_info is None else (type(exc_info), exc_info, exc_info.__traceback__)
+        record = logging.LogRecord(_LOGGER.name, number, "", 0, event, None, trace)  # whoever called does not matter
+        vars(record)[_EXTRA] = {**(_bound.get() or {}), **fields}
+        _LOGGER.handle(record)
 
 
 class _Formatter(logging.Formatter):

@@ -157,6 +157,18 @@ async def test_rings_of_one_moment_leave_together_and_the_same_session_once(
     assert {json.loads(body)["options"]["redis_message_id"].encode() for body in messages.values()} == set(ids)
 
 
+async def test_a_ring_does_not_wait_for_announcements_to_gather(
+    bell: RedisBell, client: Redis, redis_namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_bell, "ANNOUNCE_PAUSE", 60.0)
+    bell.announce("dsp_1")
+    await asyncio.sleep(0.05)  # the sender has announced and waits for more
+
+    bell.ring(SESSION)
+
+    await until(lambda: queued(client, redis_namespace), 5)
+
+
 async def test_ringing_costs_the_caller_no_wait_when_the_broker_is_a_black_hole() -> None:
     async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):

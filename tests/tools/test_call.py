@@ -75,6 +75,16 @@ async def test_more_slow_functions_run_at_once_than_asyncios_pool_has_threads() 
     assert sorted(results) == list(range(40))
 
 
+async def test_a_thread_whose_call_has_ended_takes_a_later_one() -> None:
+    @tool
+    def which() -> int:
+        return threading.get_ident()
+
+    used = {await call(which, {}, Context()) for _ in range(20)}
+
+    assert len(used) < 20
+
+
 async def test_context_variables_reach_the_thread() -> None:
     tenant: ContextVar[str] = ContextVar("tenant")
     tenant.set("acme")

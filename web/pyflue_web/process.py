@@ -21,7 +21,7 @@ from pyflue.errors import StoreUnavailableError
 from pyflue.ids import Ids
 from pyflue.mailbox.admit import Admitter
 from pyflue.observers.logs import configure, log
-from pyflue.runtime import is_embedded
+from pyflue.runtime import is_embedded, settle_in
 from pyflue.stores.choose import open_store
 from pyflue.stores.protocol import Store
 from pyflue_web.deps import WebDeps
@@ -52,6 +52,7 @@ async def _serve(project: Project, host: str, port: int) -> None:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, deps.stopping.set)
+            settle_in()
             listening.listen(BACKLOG)  # only now: until here a balancer is refused and goes elsewhere
             log("web.started", host=host, port=int(listening.getsockname()[1]), channels=",".join(deps.channels))
             await serve_until_stopping(deps, listening)

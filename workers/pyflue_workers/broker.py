@@ -119,6 +119,7 @@ class WakeConsumer(Consumer):
         self._fetched: list[bytes | None] = []
         self._in_work: set[str] = set()
         self._place_free = threading.Event()
+        self._more = True  # the last fetch left wake-ups in the queue, as far as we know
 
     def __next__(self) -> MessageProxy | None:
         """Return the next wake-up, or None after about ``timeout``."""
@@ -157,9 +158,9 @@ class WakeConsumer(Consumer):
         if places <= 0:
             self._place_free.wait(self._timeout)
             return
-        self._fetched = list(self._broker.do_fetch(self._queue, places))
-        if not self._fetched and self._broker.client.blmove(self._key, self._key, self._timeout, "LEFT", "LEFT"):
+        if self._more or self._broker.client.blmove(self._key, self._key, self._timeout, "LEFT", "LEFT"):
             self._fetched = list(self._broker.do_fetch(self._queue, places))
+            self._more = len(self._fetched) >= places
 
     def _finish(self, command: Callable[[str, str], object], message: MessageProxy) -> None:
         """Take a handled wake-up out of Redis, once. If that fails it stays there as ours until this process ends.

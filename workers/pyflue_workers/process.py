@@ -26,7 +26,7 @@ from pyflue.config import BrokerSettings, Project
 from pyflue.errors import StoreUnavailableError
 from pyflue.ids import SessionId
 from pyflue.observers.logs import configure, log
-from pyflue.runtime import Runtime, assemble, drain_time
+from pyflue.runtime import Runtime, assemble, drain_time, settle_in
 from pyflue_workers.actors import declare_wake
 from pyflue_workers.broker import WakeBroker
 
@@ -92,6 +92,7 @@ async def _work(project: Project) -> None:
         await runtime.models.prepare()
         worker = runtime.worker()
         await worker.start()
+        settle_in()
         if isinstance(runtime.bell, LocalBell):
             runtime.bell.wake = worker.wake
         try:
