@@ -47,11 +47,11 @@ def build(chosen: str | None) -> typer.Typer:
     app.callback()(_root)
     for name, line in COMMANDS.items():
         if name != chosen:
-            app.command(name, help=line)(_not_loaded)
+            app.command(name, help=line, short_help=line)(_not_loaded)
             continue
         module = importlib.import_module(f"pyflue.cli.{name}")
         if isinstance(module.command, typer.Typer):
-            app.add_typer(module.command, name=name, help=line, no_args_is_help=True)
+            app.add_typer(module.command, name=name, help=line, short_help=line, no_args_is_help=True)
         else:
             app.command(name, short_help=line)(module.command)
     return app

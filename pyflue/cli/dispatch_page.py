@@ -37,7 +37,8 @@ def print_dispatch(out: Terminal, page: DispatchDetail, now: datetime) -> None:
             out,
             ("REPLY", "STATUS", "CHANNEL", "TRIES", "RECEIPT", "TEXT"),
             [_reply(reply, now) for reply in page.replies],
-            status=1,
+            flexible=("RECEIPT", "TEXT"),
+            status="STATUS",
         )
 
 

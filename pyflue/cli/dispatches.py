@@ -14,7 +14,7 @@ from pyflue.cli.lookup import find_dispatch, find_session, unsettled_of
 from pyflue.cli.opening import ConfigOption, JsonOption, opened_store, run
 from pyflue.cli.reports import as_json, dispatch_detail, dispatch_report
 from pyflue.cli.tables import print_table
-from pyflue.cli.terminal import Terminal, ago
+from pyflue.cli.terminal import Terminal, span
 from pyflue.clock import SystemClock
 from pyflue.config import Project, load_project
 from pyflue.dispatches import TERMINAL, Admission, DedupeKey, Dispatch, SessionAddress, Status
@@ -30,7 +30,7 @@ IdArgument = Annotated[str, typer.Argument(help="The dispatch (dsp_…), or one 
 LATEST_EVENTS: Final = 100  # how far back the reason of the last parking is looked for
 
 
-@command.command("list")
+@command.command("list", short_help="The newest first.")
 def list_dispatches(
     *,
     status: Annotated[Status | None, typer.Option(help="Only those in this status.")] = None,
@@ -52,19 +52,19 @@ def list_dispatches(
     run(_list(load_project(config), query, json))
 
 
-@command.command()
+@command.command(short_help="One with its outcome, replies, and what it waits for.")
 def show(id: IdArgument, json: JsonOption = False, config: ConfigOption = "pyflue.toml") -> None:
     """Show one dispatch: input, outcome, replies, and what it waits for."""
     run(_show(load_project(config), id, json))
 
 
-@command.command()
+@command.command(short_help="Ask for an unsettled one to be aborted.")
 def abort(id: IdArgument, config: ConfigOption = "pyflue.toml") -> None:
     """Ask for an unsettled dispatch to be aborted; whoever works it stops within about a second."""
     run(_abort(load_project(config), id))
 
 
-@command.command()
+@command.command(short_help="Run a settled one once more, as a new one.")
 def replay(id: IdArgument, config: ConfigOption = "pyflue.toml") -> None:
     """Admit the input of a settled dispatch once more, as a new dispatch, and print the new id."""
     run(_replay(load_project(config), id))
@@ -86,7 +86,13 @@ async def _list(project: Project, query: DispatchQuery, json: bool) -> None:
         return
     now = SystemClock().now()
     cells = [_cells(row, addresses[row.session_id], now) for row in rows]
-    print_table(out, ("ID", "STATUS", "AGENT", "INSTANCE", "ACCEPTED", "INPUT"), cells, status=1)
+    print_table(
+        out,
+        ("ID", "STATUS", "AGENT", "INSTANCE", "AGE", "INPUT"),
+        cells,
+        flexible=("AGENT", "INSTANCE", "INPUT"),
+        status="STATUS",
+    )
     if len(rows) == query.limit:
         out.note(f"Older ones: --before {rows[-1].id}")
 
@@ -94,8 +100,8 @@ async def _list(project: Project, query: DispatchQuery, json: bool) -> None:
 def _cells(row: Dispatch, address: SessionAddress, now: datetime) -> tuple[str, ...]:
     parked = row.status == "queued" and row.available_at > now
     status = "queued, parked" if parked else row.status
-    accepted = ago(row.accepted_at, now)
-    return (row.id, status, address.agent, address.instance_id, accepted, row.input.text)
+    age = span(now - row.accepted_at)
+    return (row.id, status, address.agent, address.instance_id, age, row.input.text)
 
 
 async def _addresses(store: Store, rows: list[Dispatch]) -> dict[SessionId, SessionAddress]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import assert_never
 
 import msgspec
 from msgspec import Raw
 
 from pyflue.cli.reports import EntryReport
-from pyflue.cli.terminal import moment
 from pyflue.entries import (
     AdvisoryEntry,
     AnswerEntry,
@@ -38,7 +38,13 @@ def entry_report(line: StoredLine) -> EntryReport:
 
 def entry_row(line: StoredLine) -> tuple[str, ...]:
     """Return the cells of a line: number, time, kind, dispatch, content."""
-    return (str(line.seq), moment(line.created_at), line.kind, line.dispatch_id, _content(line.body))
+    return (
+        str(line.seq),
+        line.created_at.astimezone(UTC).strftime("%m-%d %H:%M:%S"),
+        line.kind,
+        line.dispatch_id,
+        _content(line.body),
+    )
 
 
 def _content(body: bytes) -> str:

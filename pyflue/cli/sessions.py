@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -12,7 +13,7 @@ from pyflue.cli.lookup import find_session
 from pyflue.cli.opening import ConfigOption, JsonOption, opened_store, run
 from pyflue.cli.reports import SessionDetail, as_json, dispatch_report, session_report
 from pyflue.cli.tables import print_fields, print_table
-from pyflue.cli.terminal import Terminal, ago, moment
+from pyflue.cli.terminal import Terminal, ago, moment, span
 from pyflue.clock import SystemClock
 from pyflue.config import Project, load_project
 from pyflue.dispatches import Dispatch, SessionAddress
@@ -68,22 +69,17 @@ async def _list(project: Project, query: SessionQuery, json: bool) -> None:
         out.say("No sessions.")
         return
     now = SystemClock().now()
-    cells = [
-        (
-            row.id,
-            row.address.agent,
-            row.address.instance_id,
-            row.address.name,
-            str(row.head),
-            str(row.unsettled),
-            ago(row.updated_at, now),
-            row.lease_owner or "",
-        )
-        for row in rows
-    ]
-    print_table(out, ("ID", "AGENT", "INSTANCE", "NAME", "ENTRIES", "UNSETTLED", "UPDATED", "HELD BY"), cells)
+    headers = ("ID", "AGENT", "INSTANCE", "ENTRIES", "UNSETTLED", "UPDATED")
+    print_table(out, headers, [_cells(row, now) for row in rows], flexible=("AGENT", "INSTANCE"))
     if len(rows) == query.limit:
         out.note(f"More: --after {rows[-1].id}")
+
+
+def _cells(row: SessionRow, now: datetime) -> tuple[str, ...]:
+    address = row.address
+    instance = address.instance_id if address.name == "default" else f"{address.instance_id} ({address.name})"
+    unsettled = f"{row.unsettled}, held" if row.lease_owner else str(row.unsettled)
+    return (row.id, address.agent, instance, str(row.head), unsettled, span(now - row.updated_at))
 
 
 async def _show(project: Project, given: str, entries: int, json: bool) -> None:
@@ -134,8 +130,8 @@ def _print_dispatches(out: Terminal, latest: list[Dispatch]) -> None:
         return
     now = SystemClock().now()
     out.say()
-    cells = [(row.id, row.status, str(row.position), ago(row.accepted_at, now), row.input.text) for row in latest]
-    print_table(out, ("DISPATCH", "STATUS", "POSITION", "ACCEPTED", "INPUT"), cells, status=1)
+    cells = [(row.id, row.status, str(row.position), span(now - row.accepted_at), row.input.text) for row in latest]
+    print_table(out, ("DISPATCH", "STATUS", "POSITION", "AGE", "INPUT"), cells, flexible=("INPUT",), status="STATUS")
 
 
 def _print_entries(out: Terminal, lines: list[StoredLine]) -> None:
@@ -143,4 +139,9 @@ def _print_entries(out: Terminal, lines: list[StoredLine]) -> None:
     if not lines:
         out.say("No entries in the main database.")
         return
-    print_table(out, ("ENTRY", "AT (UTC)", "KIND", "DISPATCH", "CONTENT"), [entry_row(line) for line in lines])
+    print_table(
+        out,
+        ("ENTRY", "AT (UTC)", "KIND", "DISPATCH", "CONTENT"),
+        [entry_row(line) for line in lines],
+        flexible=("CONTENT",),
+    )

@@ -8,25 +8,42 @@ from typing import Final
 from pyflue.cli.terminal import Terminal, cells, plain, shortened
 
 GAP: Final = "  "
-NARROWEST: Final = 16  # columns the last cell keeps however narrow the terminal is: lines then wrap
+NARROWEST: Final = 6  # columns a cell keeps however narrow the terminal is: lines then wrap
 
 
-def print_table(out: Terminal, headers: Sequence[str], rows: Sequence[Sequence[str]], status: int = -1) -> None:
-    """Print rows under their headers. Only the last column is shortened to fit: ids stay whole.
+def print_table(
+    out: Terminal,
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    flexible: Sequence[str],
+    status: str = "",
+) -> None:
+    """Print rows under their headers; cells may hold anything, they are made plain here.
 
-    ``status``: the column that is coloured by what it says. Cells may hold anything; they are made plain here.
+    ``flexible``: the columns that are shortened when a line would not fit; the others, such as ids, stay whole.
+    ``status``: the column that is coloured by what it says.
     """
     table = [[plain(cell) for cell in row] for row in rows]
     widths = [max([cells(header), *(cells(row[at]) for row in table)]) for at, header in enumerate(headers)]
-    before = sum(width + len(GAP) for width in widths[:-1])
-    widths[-1] = min(widths[-1], max(out.width - before, NARROWEST))
+    _fit(widths, [headers.index(name) for name in flexible], out.width - len(GAP) * (len(headers) - 1))
     out.say(out.paint(_line(headers, widths), "dim"))
     for row in table:
-        row[-1] = shortened(row[-1], widths[-1])
-        padded = [cell + " " * (width - cells(cell)) for cell, width in zip(row, widths, strict=True)]
-        if status >= 0:
-            padded[status] = out.status(padded[status])
-        out.say(GAP.join(padded).rstrip())
+        shown = [shortened(cell, width) for cell, width in zip(row, widths, strict=True)]
+        shown = [cell + " " * (width - cells(cell)) for cell, width in zip(shown, widths, strict=True)]
+        if status:
+            at = headers.index(status)
+            shown[at] = out.status(shown[at])
+        out.say(GAP.join(shown).rstrip())
+
+
+def _fit(widths: list[int], flexible: Sequence[int], room: int) -> None:
+    """Take columns from the widest flexible one until the line fits, or none can give any more."""
+    while sum(widths) > room:
+        widest = max(flexible, key=lambda at: widths[at])
+        if widths[widest] <= NARROWEST:
+            return
+        widths[widest] -= 1
 
 
 def print_fields(out: Terminal, fields: Sequence[tuple[str, str]]) -> None:

@@ -8,7 +8,7 @@ from pyflue.cli.blocking import is_working
 from pyflue.cli.opening import ConfigOption, JsonOption, opened_store, run
 from pyflue.cli.reports import WorkerReport, as_json
 from pyflue.cli.tables import print_table
-from pyflue.cli.terminal import Terminal, ago
+from pyflue.cli.terminal import Terminal, span
 from pyflue.clock import SystemClock
 from pyflue.config import Project, load_project
 from pyflue.dispatches import WorkerRow
@@ -32,7 +32,7 @@ async def _list(project: Project, json: bool) -> None:
         return
     now = SystemClock().now()
     headers = ("ID", "HOST", "PID", "STATUS", "HEARTBEAT", "SESSIONS", "AGENTS")
-    print_table(out, headers, [_cells(row, now) for row in rows], status=3)
+    print_table(out, headers, [_cells(row, now) for row in rows], flexible=("HOST", "AGENTS"), status="STATUS")
 
 
 def _cells(row: WorkerRow, now: datetime) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def _cells(row: WorkerRow, now: datetime) -> tuple[str, ...]:
         row.host,
         str(row.pid),
         row.status + overdue,
-        ago(row.heartbeat_at, now),
+        span(now - row.heartbeat_at),
         str(row.sessions),
         ", ".join(sorted(row.agents)),
     )

@@ -35,7 +35,7 @@ async def test_the_table_has_whole_ids_and_says_who_works_what(desk: Desk) -> No
     empty = await desk.run("dispatches", "list", "--status", "failed")
 
     header, row = table.lines
-    assert header.split() == ["ID", "STATUS", "AGENT", "INSTANCE", "ACCEPTED", "INPUT"]
+    assert header.split() == ["ID", "STATUS", "AGENT", "INSTANCE", "AGE", "INPUT"]
     assert row.split()[:4] == [done, "completed", "triage", "thread-1"]
     assert row.endswith("…")
     assert len(row) <= 160

@@ -60,7 +60,7 @@ async def test_a_sound_project_is_found_sound(desk: Desk) -> None:
     assert (code, page.code) == (0, 0)
     assert {finding["level"] for finding in found.values()} == {"ok"}
     assert page.lines[-1] == f"{len(found)} checks: 0 warnings, 0 failures."
-    assert "newest 2 dispatches of 1 session" in found["ledger and journal"]["message"]
+    assert "newest 2 dispatches of 1 session looked at" in found["ledger and journal"]["message"]
 
 
 async def test_settings_that_cannot_be_used_are_a_finding(desk: Desk) -> None:

@@ -17,7 +17,7 @@ import pytest
 from pyflue.cli.terminal import ago, cells, plain, shortened, span
 from tests.cli.operating import Desk, complete
 
-COLUMNS = 100
+COLUMNS = 80
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 

@@ -45,7 +45,10 @@ async def check_consistency(store: Store, own_journal: frozenset[str]) -> list[F
     if not wrong:
         dispatches = counted(sum(map(len, sampled.values())), "dispatch", "dispatches")
         return [
-            ok("ledger and journal", f"They agree on the newest {dispatches} of {counted(len(sampled), 'session')}.")
+            ok(
+                "ledger and journal",
+                f"They agree: newest {dispatches} of {counted(len(sampled), 'session')} looked at.",
+            )
         ]
     findings = [fail("ledger and journal", told, RESTORE) for told in wrong[:NAMED]]
     if len(wrong) > NAMED:
