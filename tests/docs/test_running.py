@@ -104,24 +104,35 @@ def write(folder: Path, block: Block) -> Path:
 
 @pytest.mark.parametrize("page", PAGES_WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
 async def test_the_code_of_a_page_runs(tmp_path: Path, page: Path) -> None:
-    """An agent's file answers a prompt, a script runs to its end, anything else is executed as it stands."""
+    """An agent's file answers a prompt, a script runs to its end, tests pass, anything else is executed as it stands.
+
+    Files are written first and run in the order of the page; a file that is shown again is run again as it then is.
+    """
+    shown = [block for block in blocks(page) if block.language in ("python", "toml")]
+    for block in reversed([block for block in shown if block.file]):
+        write(tmp_path, block)
     async with FakeAnthropic() as fake:
         env = {"ANTHROPIC_API_KEY": "sk-ant-not-a-key", "ANTHROPIC_BASE_URL": fake.url}
-        for block in blocks(page):
-            if block.language not in ("python", "toml"):
-                continue
-            if not block.file:
-                if block.language == "python":
-                    exec(compile(block.text, block.page, "exec"), {})
-                continue
-            path = write(tmp_path, block)
-            if path.parent.name == "agents":
-                done = await run(["pyflue", "run", path.stem, "--prompt", "Where is order 17?"], tmp_path, env)
-            elif path.suffix == ".py":
-                done = await run(["python", block.file], tmp_path, env)
-            else:
-                continue
-            assert (done.code, bool(done.output.strip())) == (0, True), f"{block.file}: {done.errors}"
+        for block in shown:
+            if block.file:
+                write(tmp_path, block)
+            elif block.language == "python":
+                exec(compile(block.text, block.page, "exec"), {})
+            if command := command_for(block.file):
+                done = await run(command, tmp_path, env)
+                assert (done.code, bool(done.output.strip())) == (0, True), f"{block.file}: {done.errors}{done.output}"
+
+
+def command_for(file: str) -> list[str]:
+    """Return what a reader does with a file; nothing for settings and untitled blocks."""
+    path = Path(file)
+    if path.suffix != ".py":
+        return []
+    if path.parent.name == "agents":
+        return ["pyflue", "run", path.stem, "--prompt", "Where is order 17?"]
+    if path.name.startswith("test_"):
+        return ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", file]
+    return ["python", file]
 
 
 async def test_the_quickstart_goes_as_it_says(tmp_path: Path) -> None:
