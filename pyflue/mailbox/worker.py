@@ -165,6 +165,9 @@ class Worker:
     async def _in_slot(self, coroutine: Coroutine[None, None, None]) -> None:
         try:
             await coroutine
+        except Exception as error:  # noqa: BLE001 - the actor: nobody awaits this task
+            self.place.doubtful = True
+            _complain("mailbox.crashed", error)
         finally:
             self._slots.give_back()
             self._next_wake()

@@ -119,13 +119,15 @@ class SessionJournal:
         async with self._writing:
             stored = entries if self._kept is None else ()
             write = self._write(dispatch_id, stored, events, outbox)
+            if self._kept is not None:
+                write = msgspec.structs.replace(write, kept_elsewhere=_news(entries))
             await self._fenced(lambda: self._store.journal.append(self.lease, write), len(stored))
             if self._kept is None:
                 self._head += len(entries)
                 self._remember(dispatch_id, entries, self._head)
             else:
                 await self._keep(dispatch_id, entries)
-            self.appended += sum(not isinstance(entry, InputEntry) for entry in entries)
+            self.appended += _news(entries)
 
     async def settle(self, settlement: Settlement) -> Settled:
         """End the dispatch with its last entries in one transaction."""
@@ -243,6 +245,11 @@ class SessionJournal:
                 self.lines.append(JournalLine(line.seq, line.dispatch_id, decode_entry(line.body)))
             except DamagedEntryError:
                 self.damaged.append(line.seq)
+
+
+def _news(entries: tuple[Entry, ...]) -> int:
+    """Count the entries that get the dispatch somewhere: an input only says what it is about."""
+    return sum(not isinstance(entry, InputEntry) for entry in entries)
 
 
 def _kept_line(seq: int, body: bytes) -> JournalLine | None:

@@ -46,7 +46,8 @@ class TurnWrite(Struct, frozen=True):
 
     A reply whose ``idempotency_key`` is in the outbox already is left out of the write: it is on its way.
 
-    ``progress``: the new entries mean the attempt got somewhere, so the attempt count starts again.
+    ``progress``: the new entries mean the attempt got somewhere, so the attempt count starts again. ``kept_elsewhere``
+    counts entries that go to the agent's own conversation store and mean the same.
     """
 
     dispatch_id: DispatchId
@@ -55,6 +56,12 @@ class TurnWrite(Struct, frozen=True):
     events: tuple[Event, ...] = ()
     outbox: tuple[OutboxDraft, ...] = ()
     progress: bool = True
+    kept_elsewhere: int = 0
+
+    @property
+    def gets_somewhere(self) -> bool:
+        """Whether the attempt count starts again with this write."""
+        return self.progress and bool(self.entries or self.kept_elsewhere)
 
 
 class Settlement(Struct, frozen=True):

@@ -110,6 +110,21 @@ async def test_an_entry_of_a_newer_release_there_puts_the_dispatch_back_without_
         assert (await flow.row(second)).attempts == 0
 
 
+async def test_attempts_start_again_when_one_gets_somewhere() -> None:
+    kept = InMemorySessionStore()
+    bench = Bench()
+    bench.let_go.set()
+    thinking = Held("never")
+    model = ScriptedModel(calls(("work", {})), thinking, then="done")
+    async with Flow({"agent": an_agent(bench.tool, persist=kept)}, model=model) as flow:
+        receipt = await flow.dispatch("go")
+        await thinking.reached.wait()
+
+        assert (await flow.row(receipt)).attempts == 0
+        thinking.release.set()
+        await flow.outcome(receipt)
+
+
 async def test_attempts_that_get_nowhere_are_counted_all_the_same() -> None:
     """The two journals number their lines differently; only what was appended counts as progress."""
     kept = InMemorySessionStore()

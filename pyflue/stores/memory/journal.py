@@ -17,7 +17,7 @@ class MemoryJournal:
 
     async def append(self, lease: Lease, write: TurnWrite) -> int:
         session, dispatch = self._tables.for_write(lease, write)
-        if write.progress and write.entries:
+        if write.gets_somewhere:
             self._tables.dispatches[dispatch.id] = replace(dispatch, attempts=0)
         self._tables.apply(lease, session, write)
         return session.head

@@ -27,7 +27,7 @@ class PostgresJournal:
 
     async def append(self, lease: Lease, write: TurnWrite) -> int:
         params = write_params(lease, write)
-        params["progress"] = write.progress and bool(write.entries)
+        params["progress"] = write.gets_somewhere
         params["now"] = self._clock.now() if self._clock else None
         rows = await self._pool.write("journal_append", params)
         if not rows:

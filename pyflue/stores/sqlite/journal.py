@@ -20,7 +20,7 @@ class SQLiteJournal:
     async def append(self, lease: Lease, write: TurnWrite) -> int:
         def append(work: Statements) -> int:
             fenced = pass_fence(work, lease, write)
-            if write.progress and write.entries:
+            if write.gets_somewhere:
                 work.run("journal_append.progress", dispatch=write.dispatch_id)
             record(work, lease, write, fenced)
             return fenced.head

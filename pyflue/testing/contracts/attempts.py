@@ -55,6 +55,12 @@ class AttemptContract(StoreContract):
         again = await scene.begin(await scene.take_over(turn))
         assert (await scene.dispatch(again.dispatch_id)).attempts == 1
 
+    async def test_entries_kept_in_a_store_of_the_agents_own_are_progress_too(self, scene: Scene) -> None:
+        turn = await scene.start()
+        await scene.store.journal.append(turn.lease, TurnWrite(turn.dispatch_id, 0, kept_elsewhere=1))
+
+        assert (await scene.dispatch(turn.dispatch_id)).attempts == 0
+
     async def test_a_write_without_entries_or_without_progress_keeps_the_attempt_count(self, scene: Scene) -> None:
         turn = await scene.start()
 
