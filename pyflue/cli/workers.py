@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import datetime
+from typing import Annotated
 
+import typer
+
+from pyflue.cli import EXIT_FAILURE
 from pyflue.cli.blocking import is_working
 from pyflue.cli.opening import ConfigOption, JsonOption, opened_store, run
 from pyflue.cli.reports import WorkerReport, as_json
@@ -13,16 +18,26 @@ from pyflue.clock import SystemClock
 from pyflue.config import Project, load_project
 from pyflue.dispatches import WorkerRow
 
-
-def command(json: JsonOption = False, config: ConfigOption = "pyflue.toml") -> None:
-    """List the worker processes of the last day, live ones first."""
-    run(_list(load_project(config), json))
+HereOption = Annotated[bool, typer.Option("--here", help="This host's only, and exit 1 if none is live.")]
 
 
-async def _list(project: Project, json: bool) -> None:
+def command(here: HereOption = False, json: JsonOption = False, config: ConfigOption = "pyflue.toml") -> None:
+    """List the worker processes of the last day, live ones first. With --here, a health check of this host."""
+    rows = run(_list(load_project(config), json, socket.gethostname() if here else ""))
+    now = SystemClock().now()
+    if here and not any(is_working(row, now) for row in rows):
+        raise typer.Exit(EXIT_FAILURE)
+
+
+async def _list(project: Project, json: bool, host: str) -> list[WorkerRow]:
     out = Terminal(project.env)
     async with opened_store(project) as store:
-        rows = await store.views.workers()
+        rows = [row for row in await store.views.workers() if host in ("", row.host)]
+    _print(out, rows, json)
+    return rows
+
+
+def _print(out: Terminal, rows: list[WorkerRow], json: bool) -> None:
     if json:
         for row in rows:
             out.say(as_json(_report(row)))

@@ -108,3 +108,15 @@ async def test_no_workers_is_said_with_how_to_start_one(desk: Desk) -> None:
     done = await desk.run("workers")
 
     assert (done.code, done.out) == (0, "No workers. Start one with `pyflue worker`, or `pyflue dev`.\n")
+
+
+async def test_a_host_without_a_worker_at_work_fails_its_health_check(desk: Desk) -> None:
+    async with desk.runtime() as runtime:
+        worker = runtime.worker()
+        await worker.start()
+        with_worker = await desk.run("workers", "--here")
+        await worker.stop(timedelta(0))
+        without_worker = await desk.run("workers", "--here")
+
+    assert with_worker.code == 0
+    assert without_worker.code == 1
