@@ -86,6 +86,14 @@ def parse(words: list[str]) -> None:
         command.make_context(name, rest)
 
 
+def test_the_health_check_of_composes_worker_is_a_command() -> None:
+    words = re.findall(r'test: \["CMD", "pyflue", (.+)\]', (ROOT / "compose.yaml").read_text("utf-8"))
+
+    assert words
+    for line in words:
+        parse(re.findall(r'"([^"]+)"', line))
+
+
 @pytest.mark.parametrize("words", [["logs"], ["web", "--prot", "1"], ["dispatches", "lost"], ["send", "pigeon", "hi"]])
 def test_a_command_line_that_cannot_be_typed_is_noticed(words: list[str]) -> None:
     with pytest.raises(Exception, match=r"(?i)missing|no such option|no dispatches lost|invalid|not one of"):
