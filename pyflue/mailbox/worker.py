@@ -45,6 +45,7 @@ class Worker:
         self._wakes: dict[SessionId, None] = {}
         self._judge_from = 0.0
         self._rounds = 0
+        self._fence: asyncio.TimerHandle | None = None
         place.deliver = self.send
 
     @property
@@ -127,11 +128,15 @@ class Worker:
             control.stop("stop")
         await self._finish(self._settings.grace)
         await self._cancel([*self._loops, *self._draining, *self._sending])
+        if self._fence is not None:
+            self._fence.cancel()
         await self._quietly(self.place.store.fleet.retire(self.id))
         log("worker.stopped", worker_id=self.id)
 
     async def abandon(self) -> None:
         """Drop everything at once, as a killed process would: nothing is handed back. For tests of what others then do."""
+        if self._fence is not None:
+            self._fence.cancel()
         tasks = {*self._loops, *self._draining, *self._sending}
         while tasks := {task for task in tasks if not task.done()}:
             for task in tasks:
@@ -160,17 +165,21 @@ class Worker:
             log("worker.store_unavailable", level="warning", worker_id=self.id)
 
     def _start(self, coroutine: Coroutine[None, None, None]) -> None:
-        self._keep(self._draining, self._in_slot(coroutine))
+        """Run in a slot, which is given back whatever happens: a task cancelled before its first step runs no line."""
+        task = self._keep(self._draining, self._safely(coroutine))
+        task.add_done_callback(lambda _: self._ended(coroutine))
 
-    async def _in_slot(self, coroutine: Coroutine[None, None, None]) -> None:
+    async def _safely(self, coroutine: Coroutine[None, None, None]) -> None:
         try:
             await coroutine
         except Exception as error:  # noqa: BLE001 - the actor: nobody awaits this task
             self.place.doubtful = True
             _complain("mailbox.crashed", error)
-        finally:
-            self._slots.give_back()
-            self._next_wake()
+
+    def _ended(self, coroutine: Coroutine[None, None, None]) -> None:
+        coroutine.close()
+        self._slots.give_back()
+        self._next_wake()
 
     def _next_wake(self) -> None:
         if self._wakes and not self.place.draining:
@@ -178,11 +187,12 @@ class Worker:
             del self._wakes[session_id]
             self.wake(session_id)
 
-    def _keep(self, tasks: set[asyncio.Task[None]], coroutine: Coroutine[None, None, None]) -> None:
+    def _keep(self, tasks: set[asyncio.Task[None]], coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run in the background, holding a reference until it ends."""
         task = asyncio.create_task(coroutine)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+        return task
 
     async def _claim_and_drain(self, session_id: SessionId) -> None:
         lease = await self.claim(session_id, self.place.registry.names)
@@ -205,7 +215,31 @@ class Worker:
             liveness_key=place.ids.liveness_key(),
         )
         await place.store.fleet.register(row, timedelta(seconds=self._settings.lease))
-        place.liveness.proved(asked_at)
+        self._proved(asked_at)
+
+    def _proved(self, asked_at: float) -> None:
+        """Note that the store knows us alive, and set the time at which the fence closes if it is not told again."""
+        self.place.liveness.proved(asked_at)
+        self._open_fence()
+
+    def _open_fence(self) -> None:
+        if self._fence is not None:
+            self._fence.cancel()
+        self._fence = asyncio.get_running_loop().call_later(self.place.liveness.left, self._close_fence)
+
+    def _close_fence(self) -> None:
+        """Stop everything that acts under our leases.
+
+        A timer does it, because after a pause (SIGSTOP, a frozen VM) timers run before any task takes another step: a
+        reply that was about to leave does not.
+        """
+        if self.place.liveness.alive:
+            self._open_fence()
+            return
+        for control in list(self.place.running.values()):
+            control.stop("lost")
+        for task in self._sending:
+            task.cancel()
 
     async def _heartbeats(self) -> None:
         missed = False
@@ -229,7 +263,7 @@ class Worker:
         async with asyncio.timeout(place.liveness.left):
             heartbeat = await place.store.fleet.heartbeat(place.worker_id, timedelta(seconds=self._settings.lease))
         if heartbeat.alive:
-            place.liveness.proved(asked_at)
+            self._proved(asked_at)
             self.abort(heartbeat.aborts)
         else:
             place.liveness.declare_dead()
@@ -245,6 +279,8 @@ class Worker:
         for control in list(place.running.values()):
             control.stop("lost")
         await self._cancel([*self._draining, *self._sending])
+        self._leased.clear()  # what was held under the old id is anybody's; a task cancelled early forgot nothing itself
+        place.sending.clear()
         while True:
             try:
                 await place.store.fleet.retire(place.worker_id)
@@ -291,9 +327,13 @@ class Worker:
     async def _disown(self) -> None:
         """Give up what the store says is ours and we know nothing of: a claim whose answer was lost."""
         place = self.place
-        async with place.gate.alone():
-            place.doubtful = False
-            freed = await place.store.fleet.disown(self.id, tuple(self._leased), tuple(place.sending))
+        place.doubtful = True  # until it is done
+        try:
+            async with place.gate.alone():
+                freed = await place.store.fleet.disown(self.id, tuple(self._leased), tuple(place.sending))
+                place.doubtful = False
+        except TimeoutError:
+            return  # a claim hangs: next time
         for session_id in freed:
             log("session.disowned", level="warning", session_id=session_id, worker_id=self.id)
 
