@@ -164,6 +164,7 @@ async def _execute(turn: Turn, item: _Ready) -> ToolResultEntry:
         raise
     except TimeoutError as error:
         if timer.expired():
+            context.signal.set()  # a thread cannot be cancelled, only told
             return _error(call, f"The tool was stopped after {seconds:g} seconds. It may have had its effect.").result
         return _error(call, f"TimeoutError: {error}").result
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the tool call: whatever it raises is the model's to read
@@ -193,6 +194,7 @@ class CallContext:
         self._call = call
         self._key = key
         self._deadline = deadline
+        self._signal = turn.control.signal.of_a_call()
 
     @property
     def idempotency_key(self) -> str:
@@ -216,7 +218,7 @@ class CallContext:
 
     @property
     def signal(self) -> AbortFlag:
-        return self._turn.control.signal
+        return self._signal
 
     @property
     def deadline(self) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Literal
+from weakref import WeakSet
 
 from msgspec import Struct
 
@@ -63,10 +64,19 @@ Verdict = Completed | Failed | Aborted | Parked
 
 
 class AbortFlag:
-    """The ``AbortSignal`` tools are given."""
+    """The ``AbortSignal`` tools are given. One of a call of its own is set with its turn's, or alone when its time is up."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._calls: WeakSet[AbortFlag] = WeakSet()
+
+    def of_a_call(self) -> AbortFlag:
+        """Make the flag of one tool call of this turn."""
+        flag = AbortFlag()
+        if self.aborted:
+            flag.set()
+        self._calls.add(flag)
+        return flag
 
     @property
     def aborted(self) -> bool:
@@ -78,6 +88,8 @@ class AbortFlag:
     def set(self) -> None:
         """Tell everybody who waits."""
         self._event.set()
+        for flag in list(self._calls):
+            flag.set()
 
 
 class TurnControl:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from pyflue import InMemorySessionStore, SessionStore, SQLiteSessionStore
+from pyflue.config import Settings
 from pyflue.entries import decode_entry
 from pyflue.messages import AssistantMessage
 from pyflue.models.protocol import ModelFailure
 from pyflue.stores.protocol import EntryLine
-from pyflue.testing.flow import Flow
+from pyflue.testing.flow import FAST, Flow
 from pyflue.testing.models import Held, ScriptedModel, calls
 from tests.session.agents import Bench, an_agent, kinds
 
@@ -71,14 +74,17 @@ async def test_a_conversation_begun_elsewhere_is_known() -> None:
 async def test_another_writer_in_that_store_ends_the_turn_and_nothing_is_overwritten() -> None:
     kept = InMemorySessionStore()
     held = Held("stale")
-    async with Flow({"agent": an_agent(persist=kept)}, model=ScriptedModel(held, "fresh")) as flow:
+    settings = Settings(worker=replace(FAST, rescue=0.3))
+    agent = an_agent(persist=kept)
+    async with Flow({"agent": agent}, model=ScriptedModel(held, "fresh"), settings=settings) as flow:
         receipt = await flow.dispatch("go")
         await held.reached.wait()
         session_id = (await flow.row(receipt)).session_id
         [(_, body)] = await kept.load(session_id)
         await kept.append(session_id, 1, [body])
         held.release.set()
-        row = await flow.outcome(receipt)
+        async with asyncio.timeout(2):  # the lease is ours still, and given up in the next round
+            row = await flow.outcome(receipt)
 
         assert row.result is not None
         assert row.result.text == "fresh"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 
 import pytest
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from pyflue.errors import StoreUnavailableError
 from pyflue.messages import AssistantMessage, ModelAnswer, TextPart, ToolResultPart, UserMessage
 from pyflue.testing.flow import Flow
 from pyflue.testing.models import Held, ScriptedModel, calls
+from pyflue.tools.tool import AbortSignal
 from tests.session.agents import Bench, an_agent, kinds, results
 
 
@@ -162,6 +164,29 @@ async def test_a_tool_is_stopped_at_its_own_time_limit_and_the_model_is_told() -
         [(outcome, content)] = results(await flow.journal(row.id)).values()
         assert outcome == "error"
         assert "stopped after 0.02 seconds" in content
+
+
+async def test_a_sync_tool_is_told_that_its_time_is_up_and_others_are_not() -> None:
+    told = threading.Event()
+    bench = Bench("other")
+
+    def patient(arguments: dict[str, object], signal: AbortSignal) -> str:
+        while not signal.aborted:
+            time.sleep(0.002)
+        told.set()
+        return "stopped"
+
+    slow = define_tool(name="patient", description="Waits.", execute=patient, timeout=0.05)
+    model = ScriptedModel(calls(("patient", {}), ("other", {})), "done")
+    async with Flow({"agent": an_agent(slow, bench.tool)}, model=model) as flow:
+        receipt = await flow.dispatch("go")
+        await flow.until(told.is_set)
+        assert bench.cancelled == 0
+        bench.let_go.set()
+        await flow.outcome(receipt)
+
+        outcomes = [outcome for outcome, _ in results(await flow.journal(receipt)).values()]
+        assert sorted(outcomes) == ["done", "error"]
 
 
 async def test_the_agents_limit_holds_for_tools_without_one() -> None:
