@@ -9,12 +9,14 @@ import pytest
 from msgspec.structs import replace
 
 from pyflue.config import Settings
-from pyflue.errors import CommitUnknownError, LeaseLost, StoreUnavailableError
+from pyflue.errors import CommitUnknownError, StoreUnavailableError
+from pyflue.mailbox.deliver import deliver
 from pyflue.session.liveness import Liveness
 from pyflue.testing.clock import FakeClock
 from pyflue.testing.faults import When
 from pyflue.testing.flow import FAST, Flow
 from pyflue.testing.models import Held, ScriptedModel, calls
+from pyflue.testing.posted import Failure
 from tests.session.agents import Bench, an_agent, kinds, results
 
 CALLS = (
@@ -158,19 +160,24 @@ async def test_no_tool_starts_in_a_process_that_has_not_proved_itself_alive() ->
 async def test_nothing_is_sent_by_a_process_that_has_not_proved_itself_alive() -> None:
     async with Flow({"agent": an_agent()}, model=ScriptedModel("hello")) as flow:
         assert isinstance(flow.clock, FakeClock)
-        place = flow.worker.worker.place
-        hold = flow.worker.faults.hold("ledger.settle", when="after")
+        stopped = flow.worker
+        hold = stopped.faults.hold("outbox.sent")
+        flow.platforms.fail(Failure("standard", status=503))
         await flow.receive("standard", "hi")
-        await hold.reached.wait()
-        old_id = flow.worker.worker.id
-        flow.clock.advance(timedelta(seconds=12.5))
-        with pytest.raises(LeaseLost):
-            place.liveness.check()
-        assert flow.platforms.messages() == []
-        hold.release.set()
+        await flow.until(lambda: is_delayed(flow))
+        await stopped.kill()
+        stopped.faults.thaw()
+        flow.clock.advance(timedelta(seconds=11.9))
+        [item] = await flow.store.outbox.claim_due(stopped.worker.id, 1)
 
-        assert await flow.replies() == ["hello"]
-        assert flow.worker.worker.id != old_id
+        flow.clock.advance(timedelta(seconds=0.2))
+        await deliver(stopped.worker.place, item)
+        assert flow.platforms.messages() == []
+        assert not hold.reached.is_set()
+
+
+async def is_delayed(flow: Flow) -> bool:
+    return any(item.status == "pending" and item.attempts for item in await flow.store.views.outbox())
 
 
 async def test_a_heartbeat_that_hangs_is_given_up_when_the_fence_closes_not_when_the_lease_ends() -> None:
