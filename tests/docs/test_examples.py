@@ -74,6 +74,18 @@ def test_a_command_line_is_one_that_can_be_typed(page: str, command: Command) ->
         assert program in OTHER_PROGRAMS or "=" in program, f"is {program} a command?"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_command_named_in_a_sentence_has_the_options_it_is_named_with(page: Path) -> None:
+    for line in re.findall(r"`pyflue ([^`\n]+)`", page.read_text("utf-8")):
+        command = typer.main.get_command(build(line.split()[0])).commands[line.split()[0]]
+        words = [word for word in line.split()[1:] if word != "|"]
+        if inner := getattr(command, "commands", None):
+            command = inner[words.pop(0)] if words else command
+        taken = {spelling for parameter in command.params for spelling in parameter.opts}
+
+        assert {word for word in words if word.startswith("-")} - taken - {"--help"} == set(), line
+
+
 def parse(words: list[str]) -> None:
     """Have the command line read these words as `pyflue` would, without running anything."""
     command = typer.main.get_command(build(words[0]))
