@@ -7,11 +7,21 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+from bench.conversations import conversations
+from bench.front import front
+from bench.history import history
+from bench.pickup import pickup
+from bench.recovery import recovery
 from bench.ruler import Options, machine
 from bench.turn_cpu import turn_cpu
 
 BENCHMARKS: dict[str, Callable[[Options], Awaitable[None]]] = {
     "turn-cpu": turn_cpu,
+    "conversations": conversations,
+    "front": front,
+    "pickup": pickup,
+    "recovery": recovery,
+    "history": history,
 }
 
 

@@ -87,6 +87,7 @@ async def running(
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
+            limit=2**24,  # bytes; a line of samples is long
         )
     process = Process(started, log)
     try:
