@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import secrets
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ SAID = (
     '[tool:wait {"seconds": 0.3}] [tool:pay {"amount": 1}]',
 )
 CHANNELS = ("standard", "github", "slack")
+SEED = int(os.environ.get("TEST_CHAOS_SEED", "1"))
+FAULTS = int(os.environ.get("TEST_CHAOS_FAULTS", "12"))  # about a second each
 
 pytestmark = [pytest.mark.xdist_group("flow"), pytest.mark.slow]
 
@@ -234,3 +237,83 @@ async def test_a_model_call_longer_than_the_drain_time_is_asked_again_elsewhere(
 
         assert {code for _, code in run.deployment.starts} == {0}
         await judge(run, Bounds(attempts=1, success=1.0))
+
+
+class Nemesis:
+    """Breaks things, in an order that a seed decides."""
+
+    def __init__(self, stage: Stage, run: Run, seed: int) -> None:
+        self._stage = stage
+        self._run = run
+        self._chance = random.Random(seed)
+        self._ways: tuple[Callable[[], Awaitable[None]], ...] = (
+            self.kill,
+            self.kill,
+            self.terminate,
+            self.freeze,
+            self.restart_postgres,
+            self.restart_redis,
+            self.spoil_the_model,
+            self.spoil_a_platform,
+        )
+
+    async def strike(self) -> None:
+        """Break two things at once and wait until both are mended."""
+        ways = self._chance.sample(self._ways, 2)
+        async with asyncio.TaskGroup() as group:
+            for way in ways:
+                group.create_task(self._broken(way))
+        await self._run.deployment.all_up()
+
+    async def _broken(self, way: Callable[[], Awaitable[None]]) -> None:
+        with self._run.fault(way.__name__):
+            await way()
+
+    async def kill(self) -> None:
+        await restarted(self._run, self._chance.choice(self._stage.deployment.roles), signal.SIGKILL)
+
+    async def terminate(self) -> None:
+        role = self._chance.choice(self._stage.deployment.workers)
+        self._stage.deployment.signal(role, signal.SIGTERM)
+
+    async def freeze(self) -> None:
+        role = self._chance.choice(self._stage.deployment.workers)
+        self._stage.deployment.signal(role, signal.SIGSTOP)
+        await moment(self._chance.uniform(0.1, 1.5 * LEASE))
+        self._stage.deployment.signal(role, signal.SIGCONT)
+
+    async def restart_postgres(self) -> None:
+        immediate = self._chance.random() < 0.5
+        await asyncio.to_thread(self._stage.postgres.stop, immediate=immediate)
+        await moment(self._chance.uniform(0, 1))
+        await asyncio.to_thread(self._stage.postgres.start)
+        await moment(1)
+
+    async def restart_redis(self) -> None:
+        await asyncio.to_thread(self._stage.redis.restart)
+
+    async def spoil_the_model(self) -> None:
+        spoilt = (
+            {"status": 500},
+            {"status": 529},
+            {"cut": "hangup", "echo": True},
+            {"cut": "overloaded", "echo": True},
+        )
+        await self._run.script_model(*self._chance.choices(spoilt, k=4))
+
+    async def spoil_a_platform(self) -> None:
+        for channel in CHANNELS:
+            when, how = self._chance.choice(("before", "after")), self._chance.choice(("status", "drop"))
+            await self._run.fail_platform({"platform": channel, "when": when, "how": how, "status": 503})
+
+
+async def test_everything_may_go_wrong_two_things_at_a_time(stage: Stage) -> None:
+    async with running(stage.deployment) as run:
+        nemesis = Nemesis(stage, run, SEED)
+        async with load(run):
+            for _ in range(FAULTS):
+                await moment(0.3)
+                await nemesis.strike()
+            await moment()
+
+        await judge(run)
