@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 
 from bench.conversations import conversations
 from bench.front import front
@@ -15,7 +15,7 @@ from bench.recovery import recovery
 from bench.ruler import Options, machine
 from bench.turn_cpu import turn_cpu
 
-BENCHMARKS: dict[str, Callable[[Options], Awaitable[None]]] = {
+BENCHMARKS: dict[str, Callable[[Options], Coroutine[None, None, None]]] = {
     "turn-cpu": turn_cpu,
     "conversations": conversations,
     "front": front,
