@@ -29,7 +29,7 @@ from pyflue.ids import DispatchId
 from pyflue.observers.logs import log
 from pyflue.results import HarnessResult, result_of_dispatch
 from pyflue.runtime import Runtime, current_runtime
-from pyflue.session.turn import working_on
+from pyflue.session.turn import calling_from, working_on
 
 
 class PyFlueEvent(Struct, frozen=True):
@@ -82,7 +82,8 @@ class PyFlueSession:
         """Say something and wait for the outcome.
 
         With a key: unknown, it starts; finished, the recorded result comes back; unfinished, it is resumed. Without
-        one, every call is new work. If this process dies, any worker that has the agent finishes it.
+        one, every call is new work, except in a tool: there the tool call's own key is used, so that a tool that runs
+        again does not begin anything twice. If this process dies, any worker that has the agent finishes it.
 
         Raises:
             DispatchFailedError: it failed for good; ``reason_code`` says why.
@@ -94,6 +95,9 @@ class PyFlueSession:
         if working_on.get() == self.address.id:
             raise SelfPromptError(self.address.id)
         _check_text(text)
+        scope = calling_from.get()
+        if idempotency_key is None and scope is not None:
+            idempotency_key = scope.key_for(text)
         key = None if idempotency_key is None else DedupeKey(f"prompt:{self.address.id}", idempotency_key)
         work = DispatchInput(text, payload=self._payload)
         receipt = await self._runtime.admitter.dispatch(self.address, work, key)

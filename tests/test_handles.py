@@ -30,6 +30,7 @@ from pyflue.errors import StoreUnavailableError
 from pyflue.models.protocol import ModelFailure
 from pyflue.runtime import Runtime, open_runtime, use_runtime
 from pyflue.testing.faults import Faults, faulty
+from pyflue.testing.flow import Flow
 from pyflue.testing.models import Held, ScriptedModel, calls
 from tests.waiting import until
 
@@ -206,6 +207,37 @@ async def test_a_tool_may_prompt_another_session(runtime: Runtime) -> None:
 
     assert result.text == "done"
     assert "You said: knock knock" in str(model.requests[1].messages)
+
+
+async def test_a_tool_that_runs_again_does_not_prompt_again() -> None:
+    reached, let_go = asyncio.Event(), asyncio.Event()
+
+    @tool(retry="safe")
+    async def ask_twice() -> str:
+        """Ask another agent the same thing twice."""
+        other = await (await init_agent(helper)).session()
+        answers = [(await other.prompt("what now?")).text for _ in range(2)]
+        reached.set()
+        await let_go.wait()
+        return ", ".join(answers)
+
+    helper = create_agent(lambda: {}, name="helper")
+    asker = create_agent(lambda: {"tools": [ask_twice]}, name="asker")
+    model = ScriptedModel(calls(("ask_twice", {})), "wait", "now go", "done", "too often")
+    async with Flow({"asker": asker, "helper": helper}, model=model) as flow:
+        use_runtime(flow.runtime)
+        receipt = await flow.dispatch("go")
+        await reached.wait()
+        reached.clear()
+        await flow.take_over()
+        await reached.wait()
+        let_go.set()
+        row = await flow.outcome(receipt)
+
+        assert row.result is not None
+        assert row.result.text == "done"
+        assert "wait, now go" in str(flow.model_calls[3].messages)
+        await flow.runtime.close()
 
 
 async def test_on_event_sees_everything_in_order_and_may_be_async(runtime: Runtime) -> None:

@@ -16,7 +16,7 @@ from pyflue.events import Event, ToolFinished, ToolStarted
 from pyflue.messages import ToolSpec, ToolUsePart
 from pyflue.session.liveness import patiently
 from pyflue.session.resume import PendingCall
-from pyflue.session.turn import AbortFlag, Turn, working_on
+from pyflue.session.turn import AbortFlag, CallScope, Turn, calling_from, working_on
 from pyflue.tools.call import call as call_tool
 from pyflue.tools.tool import ToolDefinition, render_result
 
@@ -154,6 +154,7 @@ async def _execute(turn: Turn, item: _Ready) -> ToolResultEntry:
     seconds = item.tool.timeout or limits.tool_timeout
     context = CallContext(turn, item.call, item.key, turn.clock.monotonic() + seconds)
     marker = working_on.set(turn.journal.lease.session_id)
+    scope = calling_from.set(CallScope(context.idempotency_key))
     timer = asyncio.timeout(seconds)
     try:
         async with timer:
@@ -171,6 +172,7 @@ async def _execute(turn: Turn, item: _Ready) -> ToolResultEntry:
         return _error(call, f"{type(error).__name__}: {error}").result
     finally:
         working_on.reset(marker)
+        calling_from.reset(scope)
     return ToolResultEntry(call.id, call.name, _cut(_storable(content), limits.tool_result_characters))
 
 

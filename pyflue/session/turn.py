@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import timedelta
@@ -30,6 +32,23 @@ StopReason = Literal["abort", "stop", "lost"]
 
 working_on: ContextVar[SessionId | None] = ContextVar("pyflue_working_on", default=None)
 """The session whose turn the current task belongs to, so that a tool cannot wait for its own turn."""
+
+
+class CallScope:
+    """The tool call the current task belongs to: what it begins elsewhere is known by the call's own key."""
+
+    def __init__(self, idempotency_key: str) -> None:
+        self._key = idempotency_key
+        self._uses = Counter[bytes]()
+
+    def key_for(self, text: str) -> str:
+        """Return the key of a prompt made in this call; a call that runs again gives the same prompts the same keys."""
+        digest = hashlib.blake2b(text.encode(), digest_size=12).digest()
+        self._uses[digest] += 1
+        return f"{self._key}:{digest.hex()}:{self._uses[digest]}"
+
+
+calling_from: ContextVar[CallScope | None] = ContextVar("pyflue_calling_from", default=None)
 
 
 class Completed(Struct, frozen=True):
