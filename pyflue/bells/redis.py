@@ -38,6 +38,7 @@ BATCH: Final = 1_000  # messages in one round trip; keeps Redis answering others
 QUEUE_LIMIT: Final = 100_000  # wake-ups in the queue beyond which no worker is listening; more would only fill memory
 SUBSCRIBER_BEAT: Final = 5.0  # seconds of silence after which the subscription is pinged; twice means it is dead
 RECONNECT_PAUSE: Final = 1.0  # seconds; listeners poll meanwhile
+CANCEL_AGAIN: Final = 0.05  # seconds a cancelled task has before it is cancelled once more
 
 _Waiting = TypeVar("_Waiting")
 _log: Final = logging.getLogger("pyflue.bells")
@@ -288,6 +289,7 @@ def _take(waiting: dict[_Waiting, None]) -> list[_Waiting]:
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
+    """End a task. One cancellation is not always enough: redis-py loses one that arrives while it is connecting."""
+    while task is not None and not task.done():
         task.cancel()
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=CANCEL_AGAIN)

@@ -263,3 +263,10 @@ async def test_a_stream_nobody_reads_any_more_is_unsubscribed(
         await until(subscribed)
 
     await until(unsubscribed)
+
+
+async def test_a_bell_closed_while_it_is_still_connecting_ends(redis_url: str, redis_namespace: str) -> None:
+    async with asyncio.timeout(60):
+        for moment in range(200):
+            async with opened(RedisBell(redis_url, redis_namespace)) as bell, bell.listen("dsp_1"):
+                await asyncio.sleep(moment % 80 * 0.00005)  # another place within the handshake each time
