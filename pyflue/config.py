@@ -190,7 +190,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Project(Struct, frozen=True):
-    """Settings with what surrounds them: the project's folder, the secrets and the environment agents may read."""
+    """Settings with what surrounds them: the project's folder, the secrets, and the environment agents may read.
+
+    ``env`` is the process's environment without PyFlue's own secrets.
+    """
 
     root: Path
     settings: Settings
@@ -231,6 +234,9 @@ SECRET_ENVIRONMENT: Final[dict[str, str]] = {
     "STANDARD_WEBHOOK_SECRET": "standard_webhook_secret",
 }
 
+WITHHELD: Final[frozenset[str]] = frozenset({*SECRET_ENVIRONMENT, "PYFLUE_DATABASE_URL", "PYFLUE_REDIS_URL"})
+"""What agents are not handed with the environment: PyFlue's own secrets, and addresses that may hold passwords."""
+
 
 def seconds(value: float) -> timedelta:
     """Turn a setting in seconds into a duration."""
@@ -265,7 +271,8 @@ def load_project(path: str | Path = "pyflue.toml", env: Mapping[str, str] | None
             fix="Correct the key; docs/reference/settings.md lists all of them.",
         ) from error
     secrets = Secrets(**{field: Secret(environment.get(name, "")) for name, field in SECRET_ENVIRONMENT.items()})
-    return Project(file.resolve().parent, settings, secrets, environment)
+    shared = {name: value for name, value in environment.items() if name not in WITHHELD}
+    return Project(file.resolve().parent, settings, secrets, shared)
 
 
 def _parse(file: Path) -> dict[str, Any]:

@@ -52,7 +52,7 @@ _OVERFLOW: Final = _Verdict(
     "context_overflow",
     "model_context_overflow",
     "The conversation is longer than the model can read.",
-    "Lower `compaction` limits or choose a model with a larger context window.",
+    "Start another session, or choose a model with a larger context window.",
 )
 _UNAUTHORIZED: Final = _Verdict(
     "fatal", "model_unauthorized", "The model provider refused our key.", "Check ANTHROPIC_API_KEY."
