@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 import traceback
@@ -147,7 +148,12 @@ async def build(agent: CreatedAgent, context: AgentCreateContext, name: str = ""
     shown = name or agent.name or "(unnamed)"
     try:
         returned = await _initialize(agent.initialize, context)
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
+    except GeneratorExit:  # this call itself is thrown away
+        raise
+    except BaseException as error:  # the user's code may raise anything
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
         reason = f"{type(error).__name__}: {error}."
         raise AgentBuildError(shown, reason, detail=traceback.format_exc()) from error
     try:

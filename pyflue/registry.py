@@ -110,7 +110,9 @@ def discover(root: Path, directories: tuple[str, ...]) -> Registry:
         shown = path.relative_to(root) if path.is_relative_to(root) else path
         try:
             registry.add(name, _load(path, name))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - an agent's file may raise anything
+        except KeyboardInterrupt:  # somebody stops the process
+            raise
+        except BaseException as error:  # noqa: BLE001 - an agent's file may raise anything
             registry.broken[name] = f"{shown}{_line_of(error, path)}: {_said(error)}"
     return registry
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -249,12 +250,19 @@ async def test_an_initializer_that_raises_is_a_build_error_without_its_trace() -
     assert "test_agents.py" in failed.value.detail
 
 
-async def test_an_initializer_cannot_end_the_process() -> None:
+@pytest.mark.parametrize(
+    "kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, type("Exit", (BaseException,), {})]
+)
+async def test_an_initializer_cannot_end_the_process_or_its_task(kind: type[BaseException]) -> None:
     def initialize() -> None:
-        raise SystemExit(1)
+        raise kind(1)
 
-    with pytest.raises(AgentBuildError, match="SystemExit"):
-        await build(create_agent(initialize), AgentCreateContext(), "support")
+    async def initialize_async() -> None:
+        raise kind(1)
+
+    for initializer in (initialize, initialize_async):
+        with pytest.raises(AgentBuildError, match=kind.__name__):
+            await build(create_agent(initializer), AgentCreateContext(), "support")
 
 
 def test_an_unnamed_agent_is_called_after_the_file_of_its_initializer() -> None:

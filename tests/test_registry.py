@@ -95,6 +95,7 @@ async def test_default_is_preferred_over_agent(tmp_path: Path, write: Write) -> 
         ("import does_not_exist_anywhere\n", "agents/broken.py, line 1: ModuleNotFoundError: No module named"),
         ("x = 1\n\ndef f(:\n", "agents/broken.py, line 3: SyntaxError: invalid syntax"),
         ("x = 1\nraise SystemExit('bye')\n", "agents/broken.py, line 2: SystemExit: bye"),
+        ("class Exit(BaseException): ...\nraise Exit('bye')\n", "agents/broken.py, line 2: Exit: bye"),
         ("raise RuntimeError\n", "agents/broken.py, line 1: RuntimeError"),
         ("x = 1\n", "neither `default` nor `agent`"),
         ("default = 5\n", "`default` is a int"),

@@ -17,8 +17,8 @@ async def call(tool: ToolDefinition, arguments: Mapping[str, Any], context: Tool
     """Run the tool with decoded arguments and return what it returned, whatever that is.
 
     A sync function runs in a thread of its own; cancelling the call stops the wait, not the thread. There is no
-    timeout here. What the function raises comes out as it is, except two things that would reach further than this
-    call: leaving the process (``sys.exit``) and cancelling a task that nobody asked to cancel become a ``ToolError``.
+    timeout here. An ``Exception`` comes out as it is. What would reach further than this call becomes a ``ToolError``:
+    leaving the process (``sys.exit``), cancelling a task that nobody asked to cancel, any other ``BaseException``.
     """
     extras: dict[str, Any] = {}
     if tool.wants_context:
@@ -36,6 +36,10 @@ async def call(tool: ToolDefinition, arguments: Mapping[str, Any], context: Tool
         if task is None or task.cancelling():
             raise
         raise ToolError(f"Tool {tool.name} was cancelled from within.") from error
+    except (Exception, GeneratorExit):  # GeneratorExit: this call itself is being thrown away
+        raise
+    except BaseException as error:
+        raise ToolError(f"{type(error).__name__}: {error}") from error
 
 
 def _is_async(tool: ToolDefinition) -> bool:

@@ -156,6 +156,23 @@ async def test_a_tool_cannot_end_the_process() -> None:
             await call(definition, {}, Context())
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, type("Exit", (BaseException,), {})])
+async def test_what_no_except_exception_catches_stays_within_the_call(kind: type[BaseException]) -> None:
+    @tool
+    def leave() -> None:
+        """Leave."""
+        raise kind("now")
+
+    @tool
+    async def leave_async() -> None:
+        """Leave."""
+        raise kind("now")
+
+    for definition in (leave, leave_async):
+        with pytest.raises(ToolError, match=f"{kind.__name__}: now"):
+            await call(definition, {}, Context())
+
+
 async def test_a_tool_that_cancels_itself_fails_and_does_not_stop_the_turn() -> None:
     @tool
     async def inner() -> None:
