@@ -33,7 +33,7 @@ SAID = (
 )
 CHANNELS = ("standard", "github", "slack")
 SEED = int(os.environ.get("TEST_CHAOS_SEED", "1"))
-FAULTS = int(os.environ.get("TEST_CHAOS_FAULTS", "12"))  # about a second each
+FAULTS = int(os.environ.get("TEST_CHAOS_FAULTS", "6"))  # strikes, of about three seconds each
 
 pytestmark = [pytest.mark.xdist_group("flow"), pytest.mark.slow]
 
@@ -237,6 +237,18 @@ async def test_a_model_call_longer_than_the_drain_time_is_asked_again_elsewhere(
 
         assert {code for _, code in run.deployment.starts} == {0}
         await judge(run, Bounds(attempts=1, success=1.0))
+
+
+async def test_the_embedded_deployment_may_be_killed_again_and_again(embedded: Deployment) -> None:
+    async with running(embedded) as run:
+        async with load(run):
+            for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):
+                await moment()
+                with run.fault(f"{number.name} of the one process"):
+                    await restarted(run, "dev", number)
+            await moment()
+
+        await judge(run)
 
 
 class Nemesis:
