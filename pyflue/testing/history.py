@@ -273,18 +273,20 @@ def nothing_left(history: History) -> Iterator[str]:
 
 
 def liveness(history: History) -> Iterator[str]:
-    """After the last fault, everything settles and is answered in time."""
+    """Once nothing is broken any more, every dispatch settles and is answered in time, counted from its turn."""
     healed = max((fault.ended for fault in history.faults), default=None)
     if healed is None:
         return
     limit = history.bounds.settle_within
-    for row in history.stored.dispatches:
-        last = max(healed, unix(row.accepted_at))
-        if row.settled_at is not None and unix(row.settled_at) - last > limit:
-            yield f"{row.id} took {unix(row.settled_at) - last:.1f} s, and {limit:g} are allowed"
-        for event in history.stored.events.get(row.id, ()):
-            if event.type == "reply.sent" and unix(event.at) - last > limit:
-                yield f"a reply of {row.id} took {unix(event.at) - last:.1f} s, and {limit:g} are allowed"
+    for rows in history.dispatches_by_session().values():
+        could_begin = healed
+        for row in rows:
+            could_begin = max(could_begin, unix(row.accepted_at))
+            replied = [event for event in history.stored.events.get(row.id, ()) if event.type == "reply.sent"]
+            for what, ended in (("it", unix(row.settled_at)), *(("its reply", unix(event.at)) for event in replied)):
+                if ended - could_begin > limit:
+                    yield f"{row.id}: {what} took {ended - could_begin:.1f} s, and {limit:g} are allowed"
+            could_begin = max(could_begin, unix(row.settled_at))
 
 
 def not_vacuous(history: History) -> Iterator[str]:
