@@ -199,8 +199,10 @@ def replies(history: History) -> Iterator[str]:
     keys: dict[str, list[str]] = defaultdict(list)
     for post in history.posted:
         keys[post.key].append(post.text)
-        if post.duplicate and post.platform != "standard":  # its receiver drops a webhook-id that it has
-            yield f"{post.platform} has {post.key} twice"
+    # The receiver of a standard reply drops a webhook-id that it has.
+    doubled = [post for post in history.posted if post.duplicate and post.platform != "standard"]
+    for post in doubled if len(doubled) > history.bounds.doubled_replies else ():
+        yield f"{post.platform} has {post.key} twice"
     by_dispatch: Counter[str] = Counter()
     for item in history.stored.outbox:
         by_dispatch[item.dispatch_id] += 1

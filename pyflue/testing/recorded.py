@@ -73,12 +73,14 @@ class Bounds(Struct, frozen=True):
     """What a run promised. ``settle_within``: seconds from the last fault to the last settlement and reply.
 
     ``attempts``: the highest attempt number that may occur; None for any. ``success``: the share of operations outside
-    faults that must have succeeded.
+    faults that must have succeeded. ``doubled_replies``: how many replies may be on a platform twice. That is none, except
+    where a process was frozen: what it was writing to a socket leaves when it wakes up, whoever has posted it since.
     """
 
     settle_within: float = 60.0
     attempts: int | None = None
     success: float = 0.95
+    doubled_replies: int = 0
 
 
 class History(Struct, frozen=True):

@@ -37,6 +37,7 @@ from tests.waiting import until
 SIGNING = {"github": "GITHUB_WEBHOOK_SECRET", "slack": "SLACK_SIGNING_SECRET", "standard": "STANDARD_WEBHOOK_SECRET"}
 RETRY_PAUSE = 0.05  # seconds before a platform delivers again
 GIVE_UP = 60.0  # seconds after which a platform would no longer deliver
+SHOWN = 20  # breaches a failing test names
 MARGIN = 0.5  # seconds a request may have been under way when a fault began
 
 
@@ -164,7 +165,7 @@ class Run:
         history = await self.history(bounds)
         broken = check(history)
         print(_described(history))
-        assert not broken, "\n".join([*map(str, broken), self.deployment.logs()])
+        assert not broken, "\n".join([f"{len(broken)} breaches", *map(str, broken[:SHOWN]), self.deployment.logs()])
         return history
 
 

@@ -25,6 +25,7 @@ THREADS = 12
 MODEL_DELAY = 60  # milliseconds; so that there are always turns to disturb
 LEASE = 4.0  # seconds
 SETTLE = Bounds(settle_within=20.0)
+FROZEN = Bounds(settle_within=20.0, doubled_replies=4)
 SAID = (
     "hello",
     '[tool:pay {"amount": 5}] [tool:look {"name": "stock"}]',
@@ -209,7 +210,7 @@ async def test_a_worker_may_be_frozen_past_its_lease_and_wake_up_in_the_middle_o
                 stage.deployment.signal("worker-1", signal.SIGCONT)
             await moment(1)
 
-        await judge(run)
+        await judge(run, FROZEN)
         assert run.deployment.starts == [], "a process gave up"
 
 
@@ -328,4 +329,4 @@ async def test_everything_may_go_wrong_two_things_at_a_time(stage: Stage) -> Non
                 await nemesis.strike()
             await moment()
 
-        await judge(run)
+        await judge(run, FROZEN)

@@ -318,6 +318,13 @@ def test_a_standard_receiver_may_get_a_webhook_id_twice() -> None:
     assert check(replace(good(), posted=tuple(twice))) == []
 
 
+def test_a_run_with_a_frozen_process_may_allow_a_reply_to_be_there_twice() -> None:
+    twice = replace(good(), posted=(*good().posted, replace(posted(1), duplicate=True)))
+
+    assert check(replace(twice, bounds=Bounds(doubled_replies=1))) == []
+    assert check(twice) != []
+
+
 def test_a_violation_names_its_rule_and_what_was_found() -> None:
     (violation,) = check(session(good(), head=6))
 
