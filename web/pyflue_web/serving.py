@@ -11,6 +11,7 @@ import uvicorn
 
 from pyflue.errors import ConfigurationError
 from pyflue_web.app import create_app
+from pyflue_web.connections import BoundedConnection
 from pyflue_web.deps import WebDeps
 
 STOP_SECONDS: Final = 10  # for requests under way when the process ends; longer than an admission may take
@@ -22,7 +23,7 @@ async def serve_until_stopping(deps: WebDeps, listening: socket.socket) -> None:
     """Serve the front on a bound socket until ``deps.stopping`` is set and the requests under way are answered."""
     config = uvicorn.Config(
         create_app(deps),
-        http="httptools",
+        http=BoundedConnection,
         lifespan="off",  # the parts are opened and closed around this call
         access_log=False,  # our own line has no query string and knows the dispatch
         log_config=None,

@@ -1,0 +1,111 @@
+"""One connection cannot hold the front's time, memory or places, whatever it sends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from pyflue_web import connections
+
+from tests.web.test_front import running
+
+HEAD = b"POST /webhooks/github HTTP/1.1\r\nhost: x\r\n"
+LIVE = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+class Caller:
+    """A client that says what it likes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def say(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self) -> bytes:
+        """Return an answer whose body is one JSON object."""
+        async with asyncio.timeout(10):
+            return await self.reader.readuntil(b"}")
+
+    async def rest(self) -> bytes:
+        """Return what comes until the other side closes; a reset closes too."""
+        async with asyncio.timeout(10):
+            try:
+                return await self.reader.read()
+            except ConnectionError:
+                return b""
+
+
+@asynccontextmanager
+async def calling(port: int) -> AsyncIterator[Caller]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Caller(reader, writer)
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_headers_that_never_end_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    async with running() as front, calling(front.port) as caller:
+        await caller.say(HEAD)
+
+        assert await caller.rest() == b""
+
+
+async def test_a_connection_between_two_requests_is_not_late_but_its_next_headers_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    async with running() as front, calling(front.port) as caller:
+        for _ in range(2):
+            await caller.say(LIVE)
+            assert b"200 OK" in await caller.answer()
+            await asyncio.sleep(0.3)  # longer than a head may take: nothing is under way
+
+        await caller.say(HEAD)
+        assert await caller.rest() == b""
+
+
+@pytest.mark.parametrize("begin", [HEAD + b"x-a: ", b"POST /webhooks/"])
+async def test_headers_without_end_are_refused_before_they_fill_memory(begin: bytes) -> None:
+    sent = 0
+    async with running() as front, calling(front.port) as caller:
+        await caller.say(begin)
+        with suppress(ConnectionError):
+            while sent < 1_000 * connections.HEAD_BYTES:
+                await caller.say(b"a" * 65_536)
+                sent += 65_536
+                await asyncio.sleep(0)
+        await caller.rest()
+
+    assert sent < 1_000 * connections.HEAD_BYTES
+
+
+async def test_trailers_of_a_body_are_left_out() -> None:
+    async with running() as front, calling(front.port) as caller:
+        await caller.say(
+            HEAD + b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"2\r\n{}\r\n0\r\nx-hub-signature-256: sha256=00\r\n\r\n"
+        )
+
+        assert b"header is missing" in await caller.answer()
+
+
+async def test_one_connection_too_many_is_closed_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "CONNECTIONS", 2)  # the other one is what saw the front start
+    async with running() as front, calling(front.port) as first:
+        await first.say(LIVE)
+        assert b"200 OK" in await first.answer()
+
+        async with calling(front.port) as second:
+            assert await second.rest() == b""
+
+        await first.say(LIVE)
+        assert b"200 OK" in await first.answer()

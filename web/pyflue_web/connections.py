@@ -1,0 +1,76 @@
+"""What one connection may cost before any of our code sees a request: time, memory, and a place among the others.
+
+Uvicorn with httptools bounds none of the three by itself: a sender that never ends its headers holds its connection,
+and whatever it has sent, for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from typing import Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_SECONDS: Final = 10.0  # for the request line and all headers, from the connection or the head's first byte
+HEAD_BYTES: Final = 65_536  # of request line and headers; platforms send about 2 KiB
+CONNECTIONS: Final = 4_096  # at once in one process; more are closed unread, and a proxy tries again
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """Closes a connection whose request head is late or too large, and one too many."""
+
+    _head_bytes = 0
+    _head_complete = False
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > most_connections():
+            transport.abort()
+            return
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_arrived()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self._head_complete:
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The request's headers are too large.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_complete = False
+        self._head_bytes = 0
+        if self._late is None:
+            self._await_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._head_complete:  # trailers of a chunked body have no meaning here, and no bound either
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._head_complete = True
+        self._head_arrived()
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        self._late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def _head_arrived(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
+def most_connections() -> int:
+    """Return how many connections this process takes: half the files it may open, so that its database keeps its own."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS if files == resource.RLIM_INFINITY else min(CONNECTIONS, files // 2)
