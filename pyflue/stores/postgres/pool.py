@@ -83,6 +83,7 @@ class Pool:
         self._queries = queries
         self._pool: AsyncConnectionPool[AsyncConnection[Row]] | None = None
         self._turns = asyncio.Semaphore(size)
+        self._kept: list[AsyncConnection[Row]] = []  # taken from the pool and free; the last used is taken first
 
     @property
     def conninfo(self) -> str:
@@ -119,6 +120,9 @@ class Pool:
         """Disconnect; idempotent."""
         pool, self._pool = self._pool, None
         if pool is not None:
+            kept, self._kept = self._kept, []
+            for connection in kept:
+                await pool.putconn(connection)
             await pool.close()
 
     async def _configure(self, connection: AsyncConnection[Row]) -> None:
@@ -171,12 +175,15 @@ class Pool:
             raise unavailable(error) from None
 
     async def _run_on(self, pool: AsyncConnectionPool[AsyncConnection[Row]], name: str, params: Params) -> list[Row]:
-        connection = await _checkout(pool)
+        connection = await self._take(pool)
+        sound = False
         try:
             async with asyncio.timeout(STATEMENT_TIMEOUT):
                 cursor = connection.cursor(binary=True)
                 await cursor.execute(cast(LiteralString, self._queries[name]), params)
-                return await cursor.fetchall()
+                rows = await cursor.fetchall()
+            sound = True
+            return rows
         except _UNDONE:
             raise
         except _CANCELLED as error:
@@ -191,24 +198,28 @@ class Pool:
         except psycopg.Error as error:
             raise _refused(error) from None
         finally:
-            await pool.putconn(connection)
+            if sound and self._pool is pool:
+                self._kept.append(connection)
+            else:
+                await pool.putconn(connection)
 
+    async def _take(self, pool: AsyncConnectionPool[AsyncConnection[Row]]) -> AsyncConnection[Row]:
+        """Take a connection that did not break while it lay idle.
 
-async def _checkout(pool: AsyncConnectionPool[AsyncConnection[Row]]) -> AsyncConnection[Row]:
-    """Take a connection that did not break while it lay idle.
-
-    After a restart of the server every idle connection is broken; using one would make a write's outcome unknown
-    although nothing was sent. A broken one shows as a socket with something to read (the server's good-bye).
-    """
-    try:
-        while True:
-            connection = await pool.getconn()
-            if not connection.closed and not _something_to_read(connection.fileno()):
-                return connection
-            await connection.close()
-            await pool.putconn(connection)
-    except (PoolTimeout, PoolClosed) as error:
-        raise unavailable(error) from None
+        After a restart of the server every idle connection is broken; using one would make a write's outcome unknown
+        although nothing was sent. A broken one shows as a socket with something to read (the server's good-bye).
+        One whose last statement went well is kept here: giving it to the pool and asking for it again costs as much
+        as a small statement.
+        """
+        try:
+            while True:
+                connection = self._kept.pop() if self._kept else await pool.getconn()
+                if not connection.closed and not _something_to_read(connection.fileno()):
+                    return connection
+                await connection.close()
+                await pool.putconn(connection)
+        except (PoolTimeout, PoolClosed) as error:
+            raise unavailable(error) from None
 
 
 def _something_to_read(descriptor: int) -> bool:
