@@ -5,6 +5,7 @@ Recovery is the same door as first delivery. With the broker gone, this alone ke
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Final
 
@@ -21,9 +22,14 @@ FREE_BATCH: Final = 500  # sessions freed in one statement; a worker with more i
 UNCLAIMABLE_BATCH: Final = 20
 
 
-async def judge_the_dead(place: Workplace) -> None:
-    """Mark workers dead that are, and free the sessions of all dead ones."""
-    dead = await place.store.fleet.reap(timedelta(seconds=place.settings.worker.grace))
+async def judge_the_dead(place: Workplace, seconds: float) -> None:
+    """Mark workers dead that are, and free the sessions of all dead ones.
+
+    Raises:
+        TimeoutError: the store did not answer within ``seconds``, so that nothing is known that holds now.
+    """
+    async with asyncio.timeout(seconds):
+        dead = await place.store.fleet.reap(timedelta(seconds=place.settings.worker.grace))
     for worker_id in dead:
         log("worker.dead", level="warning", worker_id=worker_id, judged_by=place.worker_id)
     while len(freed := await place.store.fleet.free(FREE_BATCH)) == FREE_BATCH:

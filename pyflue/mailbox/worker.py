@@ -219,8 +219,13 @@ class Worker:
 
     def _proved(self, asked_at: float) -> None:
         """Note that the store knows us alive, and set the time at which the fence closes if it is not told again."""
+        if self.place.liveness.age > (self._settings.heartbeat + self._settings.grace) / 2:
+            self._pause_judging()  # it answered late, and may have answered others later still
         self.place.liveness.proved(asked_at)
         self._open_fence()
+
+    def _pause_judging(self) -> None:
+        self._judge_from = self.place.clock.monotonic() + self._settings.judge_pause
 
     def _open_fence(self) -> None:
         if self._fence is not None:
@@ -230,8 +235,8 @@ class Worker:
     def _close_fence(self) -> None:
         """Stop everything that acts under our leases.
 
-        A timer does it, because after a pause (SIGSTOP, a frozen VM) timers run before any task takes another step: a
-        reply that was about to leave does not.
+        A timer does it, because after a pause (SIGSTOP, a frozen VM) timers run before the tasks that were waiting take
+        another step: a reply that was about to leave does not.
         """
         if self.place.liveness.alive:
             self._open_fence()
@@ -254,7 +259,7 @@ class Worker:
                 _complain("worker.heartbeat_failed", error)
             else:
                 if missed:
-                    self._judge_from = self.place.clock.monotonic() + self._settings.judge_pause
+                    self._pause_judging()
                 missed = False
 
     async def _beat(self) -> None:
@@ -289,7 +294,7 @@ class Worker:
             except StoreUnavailableError:
                 await asyncio.sleep(RETRY_PAUSE)
                 continue
-            self._judge_from = place.clock.monotonic() + self._settings.judge_pause
+            self._pause_judging()
             return
 
     async def _rescue(self) -> None:
@@ -299,7 +304,7 @@ class Worker:
                 await self._rescue_once()
             except Exception as error:  # noqa: BLE001 - the actor: nothing may end the loop that finds lost work
                 self.place.doubtful = True
-                self._judge_from = self.place.clock.monotonic() + self._settings.judge_pause
+                self._pause_judging()
                 _complain("worker.rescue_failed", error)
 
     async def _rescue_once(self) -> None:
@@ -307,8 +312,10 @@ class Worker:
         place = self.place
         if not place.liveness.alive or place.draining:
             return
-        if place.clock.monotonic() >= self._judge_from:
-            await judge_the_dead(place)
+        # While our own heartbeat is fresh: after an outage of the store everybody's is old, and nobody is dead.
+        fresh_for = self._settings.grace - place.liveness.age
+        if fresh_for > 0 and place.clock.monotonic() >= self._judge_from:
+            await judge_the_dead(place, fresh_for)
         self._rounds += 1
         slow = self._rounds % SLOW_ROUNDS == 0
         if place.doubtful or slow:

@@ -39,12 +39,17 @@ class Liveness:
     @property
     def alive(self) -> bool:
         """Whether this process may still act under its leases."""
-        return not self._declared_dead and self._clock.monotonic() - self._proved_at < self._limit
+        return not self._declared_dead and self.age < self._limit
+
+    @property
+    def age(self) -> float:
+        """How many seconds ago this process last proved itself alive."""
+        return self._clock.monotonic() - self._proved_at
 
     @property
     def left(self) -> float:
         """How many seconds remain until the fence closes, unless a heartbeat succeeds; never negative."""
-        return max(0.0, self._limit - (self._clock.monotonic() - self._proved_at))
+        return max(0.0, self._limit - self.age)
 
     def check(self) -> None:
         """Stop the caller when this process may have been taken for dead.

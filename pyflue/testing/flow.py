@@ -247,7 +247,7 @@ class Flow:
     async def pass_time(self, seconds: float) -> None:
         """Let time pass in small steps, so that workers that are up prove themselves alive meanwhile."""
         assert isinstance(self.clock, FakeClock), "only a fake clock can be moved"
-        step = self.settings.worker.lease / 5
+        step = min(self.settings.worker.lease / 5, self.settings.worker.grace / 3)
         while seconds > 0:
             self.clock.advance(timedelta(seconds=min(step, seconds)))
             seconds -= step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import cast
 
 from msgspec.structs import replace
@@ -12,6 +13,8 @@ from pyflue.channels.protocol import Channel, RawRequest, SendReceipt
 from pyflue.clock import SystemClock
 from pyflue.config import Settings
 from pyflue.dispatches import OutboxItem
+from pyflue.stores.memory import MemoryStore
+from pyflue.testing.clock import FakeClock
 from pyflue.testing.flow import FAST, Flow
 from tests.session.agents import an_agent
 
@@ -73,3 +76,28 @@ async def test_a_turn_that_is_cancelled_before_it_begins_gives_its_slot_back() -
 
         async with asyncio.timeout(5):
             await worker.accept(row.session_id)
+
+
+async def test_an_outage_of_the_store_makes_no_worker_judge_another_or_itself() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock)
+    async with Flow({"agent": an_agent()}, store=store, clock=clock) as flow:
+        workers = [flow.worker, await flow.start_worker()]
+        names = [one.worker.id for one in workers]
+        held = [one.faults.hold("fleet.heartbeat") for one in workers]
+        for hold in held:
+            await hold.reached.wait()
+
+        clock.advance(timedelta(seconds=flow.settings.worker.grace + 1))  # less than the fence
+        for name in names:
+            store.fleet.drop_liveness(name)  # as a database that was restarted drops all connections
+        rounds = workers[0].faults.calls["ledger.claim_due"]
+        await flow.until(lambda: workers[0].faults.calls["ledger.claim_due"] > rounds + 3)
+        held[0].release.set()
+        rounds = workers[0].faults.calls["ledger.claim_due"]
+        await flow.until(lambda: workers[0].faults.calls["ledger.claim_due"] > rounds + 3)
+        held[1].release.set()
+        await flow.until(lambda: workers[1].faults.calls["fleet.heartbeat"] > 3)
+
+        assert [one.worker.id for one in workers] == names
+        assert {row.status for row in await store.views.workers()} == {"live"}
