@@ -39,7 +39,7 @@ async def conversations(options: Options) -> None:
 async def _rounds(options: Options, stage: Stage, front: Front, bare: Process) -> None:
     ours: list[float] = []
     floor: list[float] = []
-    for _ in range(options.rounds(5)):
+    for _ in range(options.rounds(3)):
         ours.append(await _ours(stage, front, AT_ONCE))
         floor.append(float(await bare.ask(f"helper {AT_ONCE} {AT_ONCE}")))
     ratio = Spread.of([a / b for a, b in zip(ours, floor, strict=True)])

@@ -14,7 +14,7 @@ from bench.stage import Stage, open_stage
 from bench.webhooks import Front
 
 PICK_UP_P50, PICK_UP_P95, REPLY_P50 = 10.0, 25.0, 25.0  # milliseconds
-SAMPLES = 150
+SAMPLES = 100
 GAPS = (0.1, 0.4)  # seconds between two messages, at random, so that everything is idle and no timer is hit in step
 ACCEPTED = (
     "select instance_id, extract(epoch from accepted_at) from dispatches d join sessions s on s.id = d.session_id"

@@ -18,7 +18,7 @@ DELAY_MS = 60_000  # of the model: every conversation is in the middle of its ca
 async def recovery(options: Options) -> None:
     """Print the seconds from SIGKILL to the next model call of each conversation."""
     waits: list[float] = []
-    rounds = options.rounds(4)
+    rounds = options.rounds(3)
     for _ in range(rounds):
         async with open_stage("fake-echo", delay_ms=DELAY_MS, reply="none") as stage:
             waits += await _one_death(stage)

@@ -12,7 +12,7 @@ from bench.stage import Stage, open_stage
 from bench.webhooks import Front
 
 TARGET = 1.5
-TURNS = 400  # a round: two seconds of processor time, so that the clock's 10 ms are half a percent
+TURNS = 300  # a round: over a second of processor time, so that the clock's 10 ms are one percent
 CONCURRENCY = 30
 IDLE_FOR = 4.0  # seconds
 MODEL = "fake-tool-lookup"
@@ -21,11 +21,12 @@ _numbers = itertools.count()
 
 async def turn_cpu(options: Options) -> None:
     """Print processor milliseconds of one webhook answered with two model calls and one tool call, and the ratios."""
-    for events in (20,) if options.quick else (20, 60):
-        await _measure(options, events)
+    await _measure(20, options.rounds(6))
+    if not options.quick:
+        await _measure(60, 3)
 
 
-async def _measure(options: Options, events: int) -> None:
+async def _measure(events: int, rounds: int) -> None:
     async with open_stage(MODEL, events=events) as stage:
         web, port = await stage.web()
         worker = await stage.worker()
@@ -38,15 +39,16 @@ async def _measure(options: Options, events: int) -> None:
             for kind in ("helper", "events"):
                 await bare.ask(f"{kind} 50 {CONCURRENCY}")
             idle = await _idle_share(web, worker)
-            await _rounds(options, stage, front, (web, worker, bare), idle, events)
+            print(f"  answers of {events} text events; idle {idle * 100:.1f} % of a core, subtracted")
+            await _rounds(rounds, stage, front, (web, worker, bare), idle)
 
 
 async def _rounds(
-    options: Options, stage: Stage, front: Front, processes: tuple[Process, Process, Process], idle: float, events: int
+    rounds: int, stage: Stage, front: Front, processes: tuple[Process, Process, Process], idle: float
 ) -> None:
     web, worker, bare = processes
     parts: dict[str, list[float]] = {"web": [], "worker": [], "ours": [], "helper": [], "events": []}
-    for _ in range(options.rounds(6)):
+    for _ in range(rounds):
         began, web_before, worker_before = time.monotonic(), cpu_seconds(web.pid), cpu_seconds(worker.pid)
         await drive(stage, front, TURNS, CONCURRENCY)
         web_used, worker_used = cpu_seconds(web.pid) - web_before, cpu_seconds(worker.pid) - worker_before
@@ -59,7 +61,6 @@ async def _rounds(
             await bare.ask(f"{kind} {TURNS} {CONCURRENCY}")
             parts[kind].append((cpu_seconds(bare.pid) - before) / TURNS * 1000)
     spreads = {name: Spread.of(samples) for name, samples in parts.items()}
-    print(f"  answers of {events} text events; idle {idle * 100:.1f} % of a core, subtracted")
     for name, label in (
         ("ours", "front + worker, durable"),
         ("web", "  of it the front"),
