@@ -23,7 +23,7 @@ DEFAULT_DATABASE_URL: Final = "sqlite:///.pyflue/pyflue.sqlite3"
 DEFAULT_FAILURE_REPLY: Final = "I could not finish this. An operator can look it up as {dispatch_id}."
 
 Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]  # up to a year; no clock or database overflows on it
 
 
 class Secret:
@@ -71,6 +71,13 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     fence_margin: Seconds = 3.0
     judge_pause: Seconds = 5.0
     agent_unavailable_after: Seconds = 600.0
+
+    def __post_init__(self) -> None:
+        if self.heartbeat >= self.lease - self.fence_margin:
+            raise ValueError(
+                f"heartbeat ({self.heartbeat:g}) must be shorter than lease ({self.lease:g}) "
+                f"minus fence_margin ({self.fence_margin:g}), or a worker takes itself for dead"
+            )
 
 
 class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,7 +147,7 @@ class WebSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """``[web]``: where the front listens."""
 
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
 
 
 class LogSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 
 from pyflue.bells.listeners import Listeners
 from pyflue.clock import Clock, SystemClock
+from pyflue.errors import ConfigurationError
 from pyflue.ids import Ids, SessionId
 
 WAKE_QUEUE: Final = "wake"
@@ -270,10 +271,21 @@ class _Subscriber:
 
 
 def _client(url: str, timeout: float) -> _Client:
-    """Make a client that never tries twice. Nothing connects yet."""
+    """Make a client that never tries twice. Nothing connects yet.
+
+    Raises:
+        ConfigurationError: the URL is not one of Redis; it is not repeated, as it may hold a password.
+    """
     untyped: Any = Redis  # redis-py leaves the parameters of from_url open
-    never = Retry(NoBackoff(), 0)
-    return untyped.from_url(url, retry=never, socket_timeout=timeout, socket_connect_timeout=timeout, max_connections=4)
+    times = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    try:
+        return untyped.from_url(url, retry=Retry(NoBackoff(), 0), max_connections=4, **times)
+    except ValueError:
+        raise ConfigurationError(
+            "The broker's URL cannot be read.",
+            cause="[broker] url, or PYFLUE_REDIS_URL, is not a URL of Redis.",
+            fix="Write it as redis://host:6379/0 (rediss:// with TLS).",
+        ) from None
 
 
 def _warn(event: str, **fields: str | int) -> None:

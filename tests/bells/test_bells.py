@@ -18,6 +18,7 @@ from pyflue.bells import redis as redis_bell
 from pyflue.bells.local import LocalBell
 from pyflue.bells.protocol import Bell
 from pyflue.bells.redis import WAKE_ACTOR, WAKE_QUEUE, RedisBell, encode_wake_up
+from pyflue.errors import ConfigurationError
 from pyflue.ids import SessionId, session_id
 from tests.services import OwnRedis, free_port
 from tests.waiting import until
@@ -270,3 +271,11 @@ async def test_a_bell_closed_while_it_is_still_connecting_ends(redis_url: str, r
         for moment in range(200):
             async with opened(RedisBell(redis_url, redis_namespace)) as bell, bell.listen("dsp_1"):
                 await asyncio.sleep(moment % 80 * 0.00005)  # another place within the handshake each time
+
+
+@pytest.mark.parametrize("url", ["http://user:hidden@host/0", "redis://user:hidden@host:port/0", "hidden"])
+def test_a_broker_url_that_is_none_is_a_setting_to_correct_and_is_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="PYFLUE_REDIS_URL") as refused:
+        RedisBell(url, "test")
+
+    assert "hidden" not in str(refused.value)
