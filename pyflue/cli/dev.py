@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from pyflue.channels.choose import unbuilt_channels
 from pyflue.cli.embedded import open_embedded, until_told_to_stop
 from pyflue.config import Project, load_project
 from pyflue.observers.logs import configure
+from pyflue.runtime import Runtime
 
 WATCHED: Final = ("*.py", "*.toml", "*.md")
 IGNORED: Final = frozenset({".pyflue", ".venv", ".git", "node_modules", "__pycache__"})
@@ -35,7 +38,7 @@ def command(
         raise typer.Exit(_reloading(config, host, port))
     project = load_project(config)
     web = project.settings.web
-    configure(project.settings.log, sys.stderr)
+    configure(project.settings.log, sys.stderr, project.secrets.all)
     asyncio.run(_serve(project, host or web.host, web.port if port < 0 else port))
 
 
@@ -49,7 +52,19 @@ async def _serve(project: Project, host: str, port: int) -> None:
             typer.echo(f"  broken    {name}: {reason}", err=True)
         for name in sorted(runtime.channels):
             typer.echo(f"  channel   {embedded.url}/webhooks/{name}")
+        for warning in _missing(runtime):
+            typer.echo(f"  missing   {warning}", err=True)
         await until_told_to_stop()
+
+
+def _missing(runtime: Runtime) -> Iterator[str]:
+    """Yield what keeps a configured channel from being answered."""
+    channels = runtime.project.settings.channels
+    for name, reason in unbuilt_channels(channels, runtime.project.secrets).items():
+        yield f"channel {name}: {reason}"
+    for name, channel in sorted(channels.items()):
+        if channel.agent not in runtime.registry.names:
+            yield f"channel {name}: there is no agent {channel.agent!r}"
 
 
 def _shown(project: Project) -> str:

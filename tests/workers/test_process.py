@@ -63,3 +63,19 @@ async def test_on_the_embedded_store_front_and_worker_are_two_processes_that_mee
         await until(completed, 20)
         assert started["turns"] == 2
         assert await worker.stop() == 0, worker.text
+
+
+async def test_what_it_lacks_is_said_at_the_start(tmp_path: Path) -> None:
+    root = make_project(tmp_path)
+    (root / "agents" / "torn.py").write_text("raise RuntimeError('no luck')\n", "utf-8")
+    with (root / "pyflue.toml").open("a", encoding="utf-8") as file:
+        file.write('\n[channels.github]\nagent = "nobody"\n')
+
+    async with command(root, "worker") as worker:
+        await worker.until_logged("worker.started")
+        broken, missing = await worker.until_logged("agent.broken"), await worker.until_logged("channel.missing")
+        agent = await worker.until_logged("channel.agent_missing")
+        assert await worker.stop() == 0, worker.text
+
+    assert (broken["agent"], broken["reason"]) == ("torn", "agents/torn.py, line 1: RuntimeError: no luck")
+    assert (missing["channel"], agent["agent"]) == ("github", "nobody")

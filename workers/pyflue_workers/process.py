@@ -21,6 +21,7 @@ import uvloop
 
 from pyflue.bells.local import LocalBell
 from pyflue.bells.redis import WAKE_QUEUE
+from pyflue.channels.choose import unbuilt_channels
 from pyflue.clock import Clock, SystemClock
 from pyflue.config import BrokerSettings, Project
 from pyflue.errors import StoreUnavailableError
@@ -85,6 +86,7 @@ async def _work(project: Project) -> None:
     stopping = asyncio.Event()
     clock = SystemClock()
     runtime = await _start(project, clock)
+    _tell_what_is_missing(runtime)
     loop = asyncio.get_running_loop()  # until here a signal ends the process at once: nothing was begun
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
@@ -102,6 +104,18 @@ async def _work(project: Project) -> None:
             await worker.stop(drain_time(project))
     finally:
         await runtime.close()
+
+
+def _tell_what_is_missing(runtime: Runtime) -> None:
+    """Say what the settings and the agents' folder promise and this process does not have."""
+    settings = runtime.project.settings
+    for name, reason in sorted(runtime.registry.broken.items()):
+        log("agent.broken", level="error", agent=name, reason=reason)
+    for name, reason in unbuilt_channels(settings.channels, runtime.project.secrets).items():
+        log("channel.missing", level="warning", channel=name, reason=reason)
+    for name, channel in sorted(settings.channels.items()):
+        if channel.agent not in runtime.registry.names:
+            log("channel.agent_missing", level="warning", channel=name, agent=channel.agent)
 
 
 async def _start(project: Project, clock: Clock) -> Runtime:
