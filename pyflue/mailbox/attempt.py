@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Final
 
 import msgspec
 
 from pyflue.agents import AgentCreateContext, ResolvedAgent, build
 from pyflue.dispatches import Dispatch, Mailbox
 from pyflue.entries import Entry, InputEntry, JournalLine
-from pyflue.errors import ConfigurationError, HandBack, LeaseLost, UnknownEntryKindError
+from pyflue.errors import AgentBuildError, ConfigurationError, HandBack, LeaseLost, UnknownEntryKindError
 from pyflue.events import DispatchStarted
 from pyflue.mailbox.replies import reply_tool_drafts
 from pyflue.mailbox.workplace import Workplace
@@ -25,6 +26,7 @@ from pyflue.session.loop import work
 from pyflue.session.resume import Finished, WriteInput, next_step, of_dispatch
 from pyflue.session.turn import Aborted, Completed, Failed, Parked, Turn, TurnControl, Verdict
 
+BUILD_SECONDS: Final = 60.0  # an initializer may look something up; one that hangs must not keep its slot for ever
 NEWER_ENTRY_PAUSE = timedelta(seconds=30)  # time for a worker of the newer release to take the session
 
 
@@ -153,7 +155,7 @@ async def _build(place: Workplace, journal: SessionJournal, dispatch: Dispatch) 
     """Run the agent's initializer.
 
     Raises:
-        ConfigurationError: it raised, or what it returned is not an agent.
+        ConfigurationError: it raised, took too long, or what it returned is not an agent.
     """
     address, payload = journal.lease.address, dispatch.input.payload
     context = AgentCreateContext(
@@ -161,7 +163,11 @@ async def _build(place: Workplace, journal: SessionJournal, dispatch: Dispatch) 
         env=dict(place.env),
         payload=None if payload is None else msgspec.json.decode(payload),
     )
-    built = await build(place.registry.get(address.agent), context, address.agent)
+    try:
+        async with asyncio.timeout(BUILD_SECONDS):
+            built = await build(place.registry.get(address.agent), context, address.agent)
+    except TimeoutError:
+        raise AgentBuildError(address.agent, f"Its initializer took over {BUILD_SECONDS:g} seconds.") from None
     longest = built.max_tokens or place.settings.models.anthropic.max_tokens
     return msgspec.structs.replace(built, max_tokens=longest)
 

@@ -122,7 +122,7 @@ def over_limit(turn: Turn, lines: list[JournalLine]) -> Failed | None:
 
 
 def verdict_of(turn: Turn, failure: ModelFailure) -> Verdict:
-    """Decide what a failed model call means for the dispatch (ARCHITECTURE.md §8)."""
+    """Decide what a failed model call means for the dispatch."""
     if failure.kind in {"rate_limited", "overloaded"}:
         delay = failure.retry_after or timedelta(seconds=turn.retry.rate_limit_delay)
         return Parked(failure.reason_code, delay, refund=True, message=failure.what)

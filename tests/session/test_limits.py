@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from pyflue.config import ModelSettings, ModelsSettings, RetrySettings, Settings
 from pyflue.dispatches import Receipt
 from pyflue.entries import AnswerEntry, InputEntry, JournalLine
 from pyflue.events import DispatchParked, decode_event
+from pyflue.mailbox import attempt
 from pyflue.mailbox.attempt import judge
 from pyflue.messages import Usage
 from pyflue.models.protocol import FailureKind, ModelFailure
@@ -232,6 +234,22 @@ async def test_an_agent_that_is_never_mended_fails_its_dispatch_in_the_end() -> 
         assert row.error is not None
         assert (row.status, row.error.code) == ("failed", "agent_failed")
         assert "no such table" in row.error.message
+
+
+async def test_an_initializer_that_hangs_is_given_up_and_costs_an_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "BUILD_SECONDS", 0.05)
+
+    async def initialize() -> dict[str, object]:
+        await asyncio.Event().wait()
+        return {}
+
+    agent = create_agent(initialize, limits={"max_attempts": 1})
+    async with Flow({"agent": agent}, settings=SETTINGS) as flow:
+        row = await flow.outcome(await flow.dispatch("go"))
+
+        assert row.error is not None
+        assert (row.status, row.error.code) == ("failed", "agent_failed")
+        assert "took over" in row.error.message
 
 
 async def test_a_model_that_is_not_configured_fails_in_words() -> None:
