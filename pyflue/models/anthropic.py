@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 
@@ -96,10 +96,10 @@ class AnthropicModel:
 
     def _new_client(self) -> AsyncAnthropic:
         from aiohttp import ClientError
-        from anthropic import AnthropicError, AsyncAnthropic, DefaultAioHttpClient
+        from anthropic import AnthropicError, DefaultAioHttpClient
 
         self._foreign = (AnthropicError, ClientError, *_FOREIGN)
-        return AsyncAnthropic(
+        return _client_class()(
             api_key=self._api_key.reveal(),
             base_url=self._base_url,  # always given: the SDK would read the environment otherwise
             timeout=self._timeout,
@@ -147,6 +147,31 @@ class AnthropicModel:
         return classify(
             ProviderError(response.status_code, error.type, error.message, dict(response.headers)), self._clock.now()
         )
+
+
+def _client_class() -> type[AsyncAnthropic]:
+    """Return the SDK's client, made to put address and headers together once: only the body differs between our calls.
+
+    Doing it anew takes the SDK a third of a call's processor time. If a release builds its requests elsewhere, this has
+    no effect.
+    """
+    from anthropic import AsyncAnthropic
+
+    class Client(AsyncAnthropic):
+        _first: httpx2.Request | None = None
+        _url: str = ""
+
+        def _build_request(self, options: Any, *, retries_taken: int = 0) -> httpx2.Request:  # noqa: ANN401 - the SDK's
+            first = self._first
+            if first is None or retries_taken or options.url != self._url:
+                first = self._first = super()._build_request(options, retries_taken=retries_taken)
+                self._url = options.url
+                first.headers.pop("content-length", None)  # every body has its own
+            return httpx2.Request(
+                first.method, first.url, headers=first.headers, content=options.content, extensions=first.extensions
+            )
+
+    return Client
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:

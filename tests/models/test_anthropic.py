@@ -265,6 +265,19 @@ async def test_an_address_that_cannot_work_is_fatal() -> None:
     await model.close()
 
 
+async def test_later_requests_have_the_headers_of_the_first_and_their_own_length(
+    fake: FakeAnthropic, model: AnthropicModel
+) -> None:
+    await model.answer(ask("fake-echo"))
+    await model.answer(ask("fake-echo", UserMessage((TextPart("a longer question " * 50),))))
+
+    first, second = fake.requests
+    assert int(second.headers["content-length"]) == len(second.body) > len(first.body)
+    own = {"content-length"}
+    assert {**second.headers, **dict.fromkeys(own)} == {**first.headers, **dict.fromkeys(own)}
+    assert {"anthropic-version", "x-stainless-lang"} <= set(second.headers)
+
+
 async def test_a_header_that_cannot_be_sent_is_fatal_and_not_quoted(fake: FakeAnthropic) -> None:
     model = AnthropicModel(Secret(KEY), base_url=fake.url, headers={"x-gateway": "hidden\nvalue"})
 
