@@ -71,7 +71,9 @@ def main() -> None:
     try:
         build(chosen)()
     except PyFlueError as error:
-        print(f"pyflue: {error}", file=sys.stderr)
+        from pyflue.cli.terminal import plain  # only now: `--help` does without
+
+        print(f"pyflue: {plain(str(error), lines=True)}", file=sys.stderr)
         sys.exit(EXIT_USAGE if isinstance(error, UnknownIdError) else EXIT_FAILURE)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

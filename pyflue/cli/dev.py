@@ -17,6 +17,7 @@ import typer
 
 from pyflue.channels.choose import unbuilt_channels
 from pyflue.cli.embedded import open_embedded, until_told_to_stop
+from pyflue.cli.terminal import plain
 from pyflue.config import Project, load_project
 from pyflue.observers.logs import configure
 from pyflue.runtime import Runtime
@@ -49,7 +50,7 @@ async def _serve(project: Project, host: str, port: int) -> None:
         typer.echo(f"  store     {_shown(project)}")
         typer.echo(f"  agents    {', '.join(sorted(runtime.registry.names)) or 'none: put one in agents/NAME.py'}")
         for name, reason in runtime.registry.broken.items():
-            typer.echo(f"  broken    {name}: {reason}", err=True)
+            typer.echo(f"  broken    {name}: {plain(reason)}", err=True)
         for name in sorted(runtime.channels):
             typer.echo(f"  channel   {embedded.url}/webhooks/{name}")
         for warning in _missing(runtime):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Annotated
 
 import typer
 
+from pyflue.cli.terminal import plain
 from pyflue.config import Project, load_project
 from pyflue.handles import init_agent
 from pyflue.runtime import open_runtime
@@ -21,7 +23,8 @@ def command(
     config: Annotated[str, typer.Option(help="The settings file.")] = "pyflue.toml",
 ) -> None:
     """Say one thing to an agent and print its answer. Exit 1 if it failed."""
-    typer.echo(asyncio.run(_run(load_project(config), agent, instance, session, prompt, key or None)))
+    answer = asyncio.run(_run(load_project(config), agent, instance, session, prompt, key or None))
+    print(plain(answer, lines=True) if sys.stdout.isatty() else answer)  # a program gets it as it is
 
 
 async def _run(project: Project, agent: str, instance: str, session: str, prompt: str, key: str | None) -> str:
