@@ -79,3 +79,44 @@ async def test_what_it_lacks_is_said_at_the_start(tmp_path: Path) -> None:
 
     assert (broken["agent"], broken["reason"]) == ("torn", "agents/torn.py, line 1: RuntimeError: no luck")
     assert (missing["channel"], agent["agent"]) == ("github", "nobody")
+
+
+STUBBORN = """\
+import asyncio
+
+from pyflue import create_agent, tool
+
+
+@tool
+async def stay() -> str:
+    "Stay."
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            continue
+
+
+default = create_agent(lambda: {"model": "offline/echo", "tools": [stay]})
+"""
+
+
+async def test_a_tool_that_will_not_be_cancelled_does_not_keep_the_process(tmp_path: Path) -> None:
+    root = make_project(tmp_path)
+    (root / "agents" / "stubborn.py").write_text(STUBBORN, "utf-8")
+    settings = (root / "pyflue.toml").read_text("utf-8").replace("drain = 2.0", "drain = 0.2\ngrace = 0.2")
+    (root / "pyflue.toml").write_text(settings, "utf-8")
+    project = load_project(root / "pyflue.toml", {})
+
+    async with open_front(project) as front, command(root, "worker") as worker:
+        await worker.until_logged("worker.started")
+        receipt = await front.admitter.dispatch(SessionAddress("stubborn", "1"), DispatchInput("[tool:stay {}]"))
+
+        async def staying() -> bool:
+            events = await front.store.events.read(receipt.dispatch_id, 0, 100)
+            return any(event.type == "tool.started" for event in events)
+
+        await until(staying, 20)
+        assert await worker.stop() == 0, worker.text
+
+    assert worker.logged("worker.tasks_left")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -37,6 +38,7 @@ IDLE_MS: Final = 500  # one BLMOVE waits so long, and a stopping thread or consu
 STOP_MS: Final = 3_000  # for Dramatiq's threads to end
 START_FOR: Final = 30.0  # seconds an unreachable store is waited for at the start
 START_PAUSE: Final = 0.5  # seconds between those tries
+LEAVE_AFTER: Final = 1.0  # seconds for what is still running when all else is closed
 NOISE_SECONDS: Final = 60.0  # a consumer without Redis says so this often, not twice a second
 
 
@@ -104,6 +106,21 @@ async def _work(project: Project) -> None:
             await worker.stop(drain_time(project))
     finally:
         await runtime.close()
+        await _leave_what_will_not_end()
+
+
+async def _leave_what_will_not_end() -> None:
+    """End the process at once if a tool refuses to be cancelled: the event loop would wait for it for ever.
+
+    Everything of ours is closed by now, and what the tool does no longer counts: its session is another's.
+    """
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left and (stubborn := (await asyncio.wait(left, timeout=LEAVE_AFTER))[1]):
+        log("worker.tasks_left", level="warning", count=len(stubborn))
+        logging.shutdown()
+        os._exit(0)
 
 
 def _tell_what_is_missing(runtime: Runtime) -> None:
