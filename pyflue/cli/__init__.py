@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from pyflue.errors import PyFlueError, UnknownIdError
+from pyflue.errors import PyFlueError, StoreError, UnknownIdError
 
 COMMANDS: Final[dict[str, str]] = {
     "demo": "The whole road on this machine, with no key and no service.",
@@ -73,7 +73,8 @@ def main() -> None:
     except PyFlueError as error:
         from pyflue.cli.terminal import plain  # only now: `--help` does without
 
-        print(f"pyflue: {plain(str(error), lines=True)}", file=sys.stderr)
+        detail = f" ({error.detail})" if isinstance(error, StoreError) and error.detail else ""  # for the operator
+        print(f"pyflue: {plain(f'{error}{detail}', lines=True)}", file=sys.stderr)
         sys.exit(EXIT_USAGE if isinstance(error, UnknownIdError) else EXIT_FAILURE)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

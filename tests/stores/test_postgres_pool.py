@@ -223,3 +223,14 @@ async def _until_ready(store: PostgresStore) -> None:
         while True:
             with contextlib.suppress(StoreUnavailableError):
                 return await store.ready()
+
+
+async def test_a_database_that_is_not_there_is_told_in_the_servers_words_without_the_password(dsn: str) -> None:
+    wrong = psycopg.conninfo.make_conninfo(dsn, dbname="no_such_database", password="hidden-password")
+
+    with pytest.raises(StoreUnavailableError) as refused:
+        await PostgresStore(wrong).open()
+
+    assert 'database "no_such_database" does not exist' in refused.value.detail
+    assert "hidden-password" not in refused.value.detail
+    assert "no_such_database" not in str(refused.value)  # what a caller on the network may be told

@@ -111,10 +111,22 @@ class Pool:
         )
         try:
             await pool.open(wait=True, timeout=POOL_TIMEOUT * 2)
-        except PoolTimeout as error:
+        except PoolTimeout:
             await pool.close()
-            raise unavailable(error) from None
+            raise StoreUnavailableError(await self._refusal()) from None
         self._pool = pool
+
+    async def _refusal(self) -> str:
+        """Ask once more, for the server's own words: a pool that waited in vain does not tell them."""
+        try:
+            async with asyncio.timeout(POOL_TIMEOUT):
+                connection = await AsyncConnection.connect(self._conninfo)
+        except (psycopg.Error, TimeoutError) as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            password = str(conninfo_to_dict(self._conninfo).get("password") or "")
+            return said.replace(password, "…") if password else said
+        await connection.close()
+        return "It answers only now."
 
     async def close(self) -> None:
         """Disconnect; idempotent."""
