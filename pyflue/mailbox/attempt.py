@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Final
 
 import msgspec
@@ -132,7 +131,6 @@ async def _run(
             return newer_entry(error)
         if isinstance(next_step(of_dispatch(journal.lines, dispatch.id)), WriteInput):
             await journal.append(dispatch.id, (_input_entry(dispatch),))
-    on_text = place.on_text
     turn = Turn(
         agent=agent,
         model=model,
@@ -146,7 +144,6 @@ async def _run(
         retry=place.settings.retry,
         deadline=_deadline(place, dispatch, now),
         draft=reply_tool_drafts(place, dispatch),
-        on_text=None if on_text is None else partial(on_text, dispatch.id),
     )
     return await work(turn)
 

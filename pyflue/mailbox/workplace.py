@@ -25,7 +25,7 @@ class Workplace:
     """The parts of one worker process, and what it is doing right now.
 
     ``worker_id`` changes when the process had to be taken for dead: it comes back as a new worker.
-    ``deliver`` starts sending an outbox item this process has taken; ``on_text`` sees text deltas as they stream.
+    ``deliver`` starts sending an outbox item this process has taken.
     """
 
     store: Store
@@ -40,7 +40,6 @@ class Workplace:
     worker_id: WorkerId
     liveness: Liveness
     deliver: Callable[[OutboxItem], None] = lambda item: None
-    on_text: Callable[[DispatchId, int, str], None] | None = None
     running: dict[DispatchId, TurnControl] = field(default_factory=dict[DispatchId, TurnControl])
     sending: set[OutboxId] = field(default_factory=set[OutboxId])
     gate: Gate = field(default_factory=Gate)

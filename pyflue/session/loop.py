@@ -6,9 +6,7 @@ that takes over from a dead one enters at the same place as one that goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from typing import assert_never
 
 from pyflue.entries import AnswerEntry, JournalLine
@@ -56,7 +54,7 @@ async def take_turn(turn: Turn, lines: list[JournalLine]) -> Verdict | None:
     began = turn.clock.monotonic()
     number = tally(lines).turns + 1
     try:
-        answer = await ask(turn, number)
+        answer = await ask(turn)
     except ModelFailure as failure:
         log("model.failed", level="warning", reason=failure.reason_code, kind=failure.kind, detail=failure.detail)
         return verdict_of(turn, failure)
@@ -68,7 +66,7 @@ async def take_turn(turn: Turn, lines: list[JournalLine]) -> Verdict | None:
     return None
 
 
-async def ask(turn: Turn, number: int) -> ModelAnswer:
+async def ask(turn: Turn) -> ModelAnswer:
     """Make one model call from the journal as it stands."""
     turn.liveness.check()
     request = ModelRequest(
@@ -79,8 +77,7 @@ async def ask(turn: Turn, number: int) -> ModelAnswer:
         max_tokens=turn.agent.max_tokens or DEFAULT_MAX_TOKENS,
         thinking_level=turn.agent.thinking_level or "off",
     )
-    on_text: Callable[[str], None] | None = None if turn.on_text is None else partial(turn.on_text, number)
-    return await turn.model.answer(request, on_text)
+    return await turn.model.answer(request)
 
 
 def tool_specs(turn: Turn) -> tuple[ToolSpec, ...]:

@@ -163,7 +163,6 @@ class Turn(Struct, frozen=True, eq=False):
     retry: RetrySettings
     deadline: float
     draft: Callable[[str, str], tuple[OutboxDraft, ...]] | None = None
-    on_text: Callable[[int, str], None] | None = None
 
     @property
     def lines(self) -> list[JournalLine]:
