@@ -5,6 +5,8 @@
 -- If another transaction has taken some of an event's keys but not all, the statement divides by zero and so undoes
 -- itself: run again, its snapshot sees the other's keys. Locks: keys, then sessions. Receipts of duplicates must be
 -- read by a later statement.
+-- Tables are joined by lateral look-ups with a limit, which can only be done key by key: a plan made while a table is
+-- small would otherwise read all of it, and go on doing so as it grows.
 with moment as materialized (select coalesce(%(now)s::timestamptz, now()) as now),
 req as materialized (
     select *
@@ -18,13 +20,15 @@ keys as materialized (
     select * from unnest(%(key_ords)s::bigint[], %(sources)s::text[], %(keys)s::text[]) as k (ord, source, key)
 ),
 known as materialized (
-    select distinct k.ord from keys k join admissions a on a.source = k.source and a.key = k.key
+    select distinct k.ord
+      from keys k
+     cross join lateral (select 1 from admissions a where a.source = k.source and a.key = k.key limit 1) a
 ),
 fresh as materialized (
     select r.*,
            coalesce(s.unsettled, 0) + row_number() over (partition by r.session_id order by r.ord) as place
       from req r
-      left join sessions s on s.id = r.session_id
+      left join lateral (select unsettled from sessions where id = r.session_id limit 1) s on true
      where r.ord not in (select ord from known)
 ),
 fitting as materialized (
@@ -101,7 +105,10 @@ select q.accepted_at,
 -- Read who first used each of these keys; no row for a key nobody has. Never in the statement that lost the race.
 select k.ord, a.dispatch_id, a.admitted_at, a.body_hash
   from unnest(%(key_ords)s::bigint[], %(sources)s::text[], %(keys)s::text[]) with ordinality as k (ord, source, key, n)
-  join admissions a on a.source = k.source and a.key = k.key
+ cross join lateral (select dispatch_id, admitted_at, body_hash
+                       from admissions
+                      where source = k.source and key = k.key
+                      limit 1) a
  order by k.n
 
 -- name: ledger_admit.backlog
