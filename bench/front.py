@@ -7,6 +7,8 @@ import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import msgspec
+import psycopg
+from psycopg import sql
 
 from bench.load import Outcome
 from bench.processes import Process, running
@@ -15,16 +17,27 @@ from bench.stage import Stage, open_stage
 from tests.services import free_port
 
 TARGET = 1.0
-REQUESTS = 3_000  # a round
+REQUESTS = 2_000  # a round
 CONNECTIONS = 64
+SLOW_FLUSH = 2_000  # microseconds
 STEADY_RATE = 100.0  # requests a second
-STEADY_FOR = 10.0  # seconds
+STEADY_FOR = 8.0  # seconds
 
 
 async def front(options: Options) -> None:
-    """Print accepted requests a second of both, their ratio, and how long one waits at 100 a second."""
+    """Print accepted requests a second of both, their ratio, and how long one waits at 100 a second.
+
+    Once on the server's own disk, and once with commits made to wait as long as a cloud's disk takes to flush.
+    """
+    for flush in (0, SLOW_FLUSH):
+        print(f"  {flush / 1000:.0f} ms added to every flush" if flush else "  the disk as it is")
+        await _measure(options, flush)
+
+
+async def _measure(options: Options, flush: int) -> None:
     async with AsyncExitStack() as stack:
         stage = await stack.enter_async_context(open_stage("fake-echo"))
+        await _slow_down(stage, flush)
         web, port = await stage.web()
         floor_port = free_port()
         floor = await stack.enter_async_context(_minimal(stage, floor_port))
@@ -40,10 +53,20 @@ async def front(options: Options) -> None:
             print(f"    {name:14} at {STEADY_RATE:.0f}/s: {Spread.of(outcome.milliseconds).percentiles()} ms")
 
 
+async def _slow_down(stage: Stage, flush: int) -> None:
+    """Have the server wait before each flush of the log, as for a slower disk; connections made from now on obey."""
+    async with await psycopg.AsyncConnection.connect(stage.dsn, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        for setting, value in (("commit_delay", flush), ("commit_siblings", 0)):
+            await connection.execute(
+                sql.SQL("alter database {} set {} = {}").format(name, sql.Identifier(setting), sql.Literal(value))
+            )
+
+
 async def _compare(options: Options, load: Process, sides: dict[str, tuple[Process, int]]) -> None:
     rates: dict[str, list[float]] = {name: [] for name in sides}
     costs: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(options.rounds(6)):
+    for _ in range(options.rounds(5)):
         for name, (process, port) in sides.items():
             before = cpu_seconds(process.pid)
             outcome = await _ask(load, port, REQUESTS, CONNECTIONS, 0)
