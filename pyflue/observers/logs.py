@@ -18,9 +18,10 @@ from typing import Final, Literal, TextIO, cast
 import msgspec
 
 from pyflue.config import LogSettings, Secret
-from pyflue.observers.protocol import Scalar
 
 Level = Literal["debug", "info", "warning", "error"]
+Scalar = str | int | float | bool | None
+"""What a log field may be. Nothing that could hold a payload, a prompt or a secret."""
 
 _LOGGER: Final = logging.getLogger("pyflue")
 _QUIET: Final = ("dramatiq", "uvicorn", "httpx", "httpcore", "httpx2", "anthropic", "litestar", "asyncio", "psycopg")
@@ -74,13 +75,6 @@ def log(event: str, /, *, level: Level = "info", exc_info: BaseException | None 
     A field that is not a scalar shows its type only, and a ``Secret`` nothing at all. Fields called ``time``, ``level``
     or ``event`` give way to the line's own.
     """
-    write(event, fields, level=level, exc_info=exc_info)
-
-
-def write(
-    event: str, fields: Mapping[str, Scalar], *, level: Level = "info", exc_info: BaseException | None = None
-) -> None:
-    """Log an event whose fields are at hand as a mapping; otherwise like ``log``."""
     number = _NUMBERS[level]
     if _LOGGER.isEnabledFor(number):
         trace = None if exc_info is None else (type(exc_info), exc_info, exc_info.__traceback__)

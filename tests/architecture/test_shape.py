@@ -34,7 +34,6 @@ BROAD_EXCEPTS = {
     "workers/pyflue_workers/actors.py": "actor: a wake-up is acknowledged whatever happens; rescue finds the session",
     "pyflue/mailbox/admit.py": "request: one caller's poison must not fail the batch it travels in",
     "web/pyflue_web/webhooks.py": "request: whatever it is, the sender gets an answer",
-    "pyflue/observers/notify.py": "observer: it must not break what it watches",
     "pyflue/handles.py": "observer: the same, for one given to a prompt",
     "pyflue/registry.py": "an agent's file is user code: one that cannot be loaded must not hide the others",
 }

@@ -16,8 +16,6 @@ import pytest
 from pyflue.config import LogSettings, Secret
 from pyflue.errors import StoreUnavailableError
 from pyflue.observers.logs import bind, configure, log
-from pyflue.observers.notify import LogObserver, notify
-from pyflue.observers.protocol import Observation
 
 TOKEN = 'xoxb-"very\\secret"-1234'
 
@@ -223,44 +221,3 @@ def test_no_value_is_too_odd_for_a_line(format: Literal["json", "text"]) -> None
 
     assert stream.getvalue().encode()
     assert stream.getvalue().count("\n") == 1
-
-
-def test_an_observer_that_raises_is_logged_and_keeps_nobody_from_seeing(stream: io.StringIO) -> None:
-    seen: list[str] = []
-
-    class Broken:
-        def observe(self, observation: Observation) -> None:
-            raise RuntimeError("no")
-
-    class Counting:
-        def observe(self, observation: Observation) -> None:
-            seen.append(observation.event)
-
-    notify([Broken(), Counting()], Observation("turn", "turn.answered"))
-
-    assert seen == ["turn.answered"]
-    (line,) = lines(stream)
-    assert (line["event"], line["observer"], line["level"]) == ("observer.failed", "Broken", "error")
-
-
-def test_the_log_observer_writes_one_line_for_each_observation(stream: io.StringIO) -> None:
-    observation = Observation(
-        "dispatch",
-        "dispatch.settled",
-        ids={"dispatch_id": "dsp_1"},
-        fields={"outcome": "failed"},
-        took=timedelta(seconds=1.5),
-        failed=True,
-    )
-
-    notify([LogObserver()], observation)
-
-    (line,) = lines(stream)
-    line.pop("time")
-    assert line == {
-        "level": "error",
-        "event": "dispatch.settled",
-        "dispatch_id": "dsp_1",
-        "outcome": "failed",
-        "duration_ms": 1500.0,
-    }
