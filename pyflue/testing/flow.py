@@ -260,10 +260,13 @@ class Flow:
         await self.pass_time(self.settings.worker.lease + 1)
         return started
 
-    async def _all_have_beaten(self) -> bool:
-        up = {each.worker.id for each in self.workers if each.up}
-        rows = {row.id: row for row in await self.store.views.workers()}
-        return all(row_id in rows and rows[row_id].heartbeat_at >= self.clock.now() for row_id in up)
+    def _all_have_beaten(self) -> bool:
+        """Whether every worker that is up knows itself proved alive since the clock last moved.
+
+        What the store has on it is not enough: a worker whose answer is still on its way would take it for a late one
+        if the clock moved again, and would pause its judging for a time that never passes.
+        """
+        return all(each.worker.place.liveness.age <= 0 for each in self.workers if each.up)
 
     async def _is_settled(self, dispatch_id: DispatchId) -> bool:
         return (await self.row(dispatch_id)).status in TERMINAL
