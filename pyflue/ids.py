@@ -1,7 +1,8 @@
 """Identifiers: prefixed by type, so that ``pyflue logs ID`` knows what it was given.
 
 Dispatches, outbox items, workers and runs get a sortable id: 48 bits of milliseconds, then 80 random bits, in
-Crockford base 32 (the ULID layout). A session's id is derived from its address instead, so that a front can
+Crockford base 32 (the ULID layout). Those of one process sort in the order they were made, also within a millisecond and
+when its clock is set back. A session's id is derived from its address instead, so that a front can
 admit work without a look-up (docs/decisions/0001-session-ids-are-derived.md).
 """
 
@@ -31,6 +32,9 @@ PREFIXES: Final[dict[str, Kind]] = {
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's, lower case: no i, l, o, u
 _RANDOM_BITS: Final = 80
+_STEP_BITS: Final = (
+    64  # how far the next id of the same millisecond is at most; not to be guessed, and no soon overflow
+)
 
 
 def encode_base32(value: int, length: int) -> str:
@@ -44,6 +48,7 @@ class Ids:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
+        self._last = 0
 
     def random_bits(self, bits: int) -> int:
         """Return ``bits`` random bits; a test overrides this to make ids repeatable."""
@@ -51,7 +56,11 @@ class Ids:
 
     def _sortable(self, prefix: str) -> str:
         milliseconds = int(self._clock.now().timestamp() * 1000)
-        return prefix + encode_base32((milliseconds << _RANDOM_BITS) | self.random_bits(_RANDOM_BITS), 26)
+        value = (milliseconds << _RANDOM_BITS) | self.random_bits(_RANDOM_BITS)
+        if value <= self._last:
+            value = self._last + 1 + self.random_bits(_STEP_BITS)
+        self._last = value
+        return prefix + encode_base32(value, 26)
 
     def dispatch(self) -> DispatchId:
         return DispatchId(self._sortable("dsp_"))
