@@ -94,6 +94,7 @@ class PyFlueSession:
         """
         if working_on.get() == self.address.id:
             raise SelfPromptError(self.address.id)
+        self._runtime.check_loop()
         _check_text(text)
         scope = calling_from.get()
         if idempotency_key is None and scope is not None:

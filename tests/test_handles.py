@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from pyflue.dispatches import DispatchInput
 from pyflue.errors import StoreUnavailableError
 from pyflue.models.protocol import ModelFailure
 from pyflue.runtime import Runtime, open_runtime, use_runtime
+from pyflue.stores.protocol import DispatchQuery
 from pyflue.testing.faults import Faults, faulty
 from pyflue.testing.flow import Flow
 from pyflue.testing.models import Held, ScriptedModel, calls
@@ -238,6 +239,45 @@ async def test_a_tool_that_runs_again_does_not_prompt_again() -> None:
         assert row.result.text == "done"
         assert "wait, now go" in str(flow.model_calls[3].messages)
         await flow.runtime.close()
+
+
+async def test_what_a_tool_prompts_in_a_worker_goes_to_that_workers_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where a runtime of its own would be opened
+
+    @tool
+    async def ask_helper() -> str:
+        """Ask another agent."""
+        return (await (await (await init_agent(helper)).session()).prompt("what now?")).text
+
+    helper = create_agent(lambda: {}, name="helper")
+    asker = create_agent(lambda: {"tools": [ask_helper]}, name="asker")
+    model = ScriptedModel(calls(("ask_helper", {})), "wait", "done")
+    async with Flow({"asker": asker, "helper": helper}, model=model) as flow:
+        row = await flow.outcome(await flow.dispatch("go"))
+        asked = await flow.store.views.dispatches(DispatchQuery(agent="helper"))
+        await flow.runtime.close()
+
+    assert row.result is not None
+    assert row.result.text == "done"
+    assert [each.status for each in asked] == ["completed"]
+
+
+async def test_a_runtime_is_not_used_on_another_event_loop(runtime: Runtime) -> None:
+    use_runtime(runtime)
+    opened = await (await init_agent(ECHO)).session()
+
+    async def opening() -> str:
+        return (await (await init_agent(ECHO)).session()).session_id
+
+    def in_a_thread(asking: Callable[[], Coroutine[None, None, object]]) -> object:
+        return asyncio.run(asking())
+
+    for asking in (opening, lambda: opened.prompt("hi")):
+        with pytest.raises(ConfigurationError, match="another event loop"):
+            await asyncio.to_thread(in_a_thread, asking)
+    assert (await opened.prompt("hi")).text == "You said: hi"
 
 
 async def test_on_event_sees_everything_in_order_and_may_be_async(runtime: Runtime) -> None:
