@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -342,18 +343,29 @@ async def test_a_prompt_that_was_cancelled_goes_on_under_its_key(runtime: Runtim
     assert (await session.prompt("go", idempotency_key="k")).text == "resumed"
 
 
-async def test_what_cannot_be_an_agent_an_id_or_a_payload_is_refused_in_words(runtime: Runtime) -> None:
+UNUSABLE: Any = ("  ", "x" * 513, "a\x00b", "\ud83d", 7)
+
+
+async def test_what_cannot_be_an_agent_an_id_a_key_or_a_payload_is_refused_in_words(runtime: Runtime) -> None:
     use_runtime(runtime)
     with pytest.raises(ConfigurationError, match="requires a created agent"):
         await init_agent("echo")  # type: ignore[arg-type]
-    for bad in ("", "  ", "x" * 513, "a\x00b"):
+    opened = await init_agent(ECHO)
+    for bad in (*UNUSABLE, ""):
         with pytest.raises(InvalidInputError, match="instance id"):
             await init_agent(ECHO, id=bad)
+        with pytest.raises(InvalidInputError, match="idempotency key"):
+            await (await opened.session()).prompt("hi", idempotency_key=bad)
+    for bad in UNUSABLE:
+        with pytest.raises(InvalidInputError, match="session name"):
+            await opened.session(bad)
     with pytest.raises(InvalidInputError, match="JSON"):
         await init_agent(ECHO, payload=object())
     session = await (await init_agent(ECHO)).session()
     with pytest.raises(InvalidInputError, match="surrogate"):
         await session.prompt("\ud83d")
+    with pytest.raises(InvalidInputError, match="bytes"):
+        await session.prompt(b"hi")  # type: ignore[arg-type]
 
 
 async def test_a_payload_reaches_the_initializer_in_the_worker(runtime: Runtime) -> None:
