@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, TypeGuard
 
 from msgspec import Struct, structs
 
-from pyflue.errors import AgentBuildError, ConfigurationError
+from pyflue.errors import AgentBuildError, ConfigurationError, described
 from pyflue.models.protocol import ThinkingLevel
 from pyflue.profiles import (
     AgentLimits,
@@ -154,8 +154,7 @@ async def build(agent: CreatedAgent, context: AgentCreateContext, name: str = ""
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
-        reason = f"{type(error).__name__}: {error}."
-        raise AgentBuildError(shown, reason, detail=traceback.format_exc()) from error
+        raise AgentBuildError(shown, f"{described(error)}.", detail=traceback.format_exc()) from error
     try:
         return _resolve(agent, config_from(returned), name)
     except ConfigurationError as error:

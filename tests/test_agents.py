@@ -251,7 +251,14 @@ async def test_an_initializer_that_raises_is_a_build_error_without_its_trace() -
 
 
 @pytest.mark.parametrize(
-    "kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, type("Exit", (BaseException,), {})]
+    "kind",
+    [
+        SystemExit,
+        KeyboardInterrupt,
+        asyncio.CancelledError,
+        type("Exit", (BaseException,), {}),
+        type("Wordless", (Exception,), {"__str__": lambda _: 1 / 0}),
+    ],
 )
 async def test_an_initializer_cannot_end_the_process_or_its_task(kind: type[BaseException]) -> None:
     def initialize() -> None:

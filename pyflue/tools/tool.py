@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 from msgspec import Raw, Struct
 
+from pyflue.errors import ToolError
 from pyflue.messages import ToolSpec
 
 RetryPolicy = Literal["never", "safe"]
@@ -105,9 +106,16 @@ ToolDef = ToolDefinition
 
 
 def render_result(value: object) -> str:
-    """Turn what a tool returned into the text the model sees: text as it is, None as empty, anything else as JSON."""
+    """Turn what a tool returned into the text the model sees: text as it is, None as empty, anything else as JSON.
+
+    Raises:
+        ToolError: JSON cannot hold it. The model is told that the tool did run, so that it does not simply run it again.
+    """
     if value is None:
         return ""
     if isinstance(value, str):
         return value
-    return msgspec.json.encode(value).decode()
+    try:
+        return msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ToolError("The tool ran, but what it returned is neither text nor JSON.", cause=f"{error}.") from error
