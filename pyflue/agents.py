@@ -27,9 +27,9 @@ from pyflue.profiles import (
     resolve_agent_profile,
 )
 from pyflue.stores.protocol import SessionStore
-from pyflue.tools.define import tool, unimplemented
+from pyflue.tools.define import completed, tool
 from pyflue.tools.threads import run_in_thread
-from pyflue.tools.tool import ToolDefinition
+from pyflue.tools.tool import ToolDefinition, unimplemented
 
 AGENT_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 RESERVED_TOOLS: Final = frozenset({"reply"})
@@ -199,7 +199,7 @@ def _resolve(agent: CreatedAgent, config: AgentRuntimeConfig, name: str) -> Reso
 
 
 def _as_tool(given: object) -> ToolDefinition:
-    made = given if isinstance(given, ToolDefinition) else _from_function(given)
+    made = completed(given) if isinstance(given, ToolDefinition) else _from_function(given)
     if made.name in RESERVED_TOOLS:
         raise invalid(f"An agent has a tool named {made.name!r}, which PyFlue keeps for its own.", "Rename it.")
     if made.execute is unimplemented:
