@@ -65,6 +65,7 @@ class Runtime:
         self._loop = ref(asyncio.get_running_loop())
         self._workers: list[Worker] = []
         self._prompting: Worker | None = None
+        self._waiting: dict[SessionId, list[DispatchId]] = {}
         self._starting = asyncio.Lock()
 
     def worker(self, *, rescuing: bool = True) -> Worker:
@@ -109,6 +110,18 @@ class Runtime:
         process ever comes.
         """
         worker = await self._prompting_worker()
+        waiting = self._waiting.setdefault(address.id, [])
+        waiting.append(dispatch_id)
+        try:
+            return await self._until_settled(worker, dispatch_id, address)
+        finally:
+            waiting.remove(dispatch_id)
+            if waiting:
+                self.bell.announce(waiting[0])  # the mailbox may be free now
+            else:
+                self._waiting.pop(address.id, None)
+
+    async def _until_settled(self, worker: Worker, dispatch_id: DispatchId, address: SessionAddress) -> Dispatch:
         async with self.bell.listen(dispatch_id) as grown:
             while True:
                 try:

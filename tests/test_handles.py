@@ -25,6 +25,7 @@ from pyflue import (
     init_agent,
     tool,
 )
+from pyflue.bells import listeners
 from pyflue.config import AgentsSettings, Project, Secrets, Settings, StorageSettings, WorkerSettings
 from pyflue.dispatches import DispatchInput
 from pyflue.errors import StoreUnavailableError
@@ -112,6 +113,19 @@ async def test_prompting_at_the_same_time_with_one_key_does_the_work_once(runtim
 
     assert {result.text for result in results} == {"once"}
     assert len(model.requests) == 1
+
+
+async def test_prompts_of_one_session_follow_each_other_without_a_pause(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listeners, "LISTEN_SECONDS", 60.0)  # nobody looks by himself
+    use_runtime(runtime)
+    session = await (await init_agent(ECHO)).session()
+
+    async with asyncio.timeout(20):
+        results = await asyncio.gather(*(session.prompt(f"{number}") for number in range(20)))
+
+    assert {result.text for result in results} == {f"You said: {number}" for number in range(20)}
 
 
 async def test_a_prompt_waits_its_turn_behind_what_was_queued_and_works_it_if_nobody_does(runtime: Runtime) -> None:
