@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, TypeGuard
 
 from msgspec import Struct, structs
 
-from pyflue.errors import AgentBuildError, ConfigurationError
+from pyflue.errors import AgentBuildError, ConfigurationError, described
 from pyflue.models.protocol import ThinkingLevel
 from pyflue.profiles import (
     AgentLimits,
@@ -27,9 +27,9 @@ from pyflue.profiles import (
     resolve_agent_profile,
 )
 from pyflue.stores.protocol import SessionStore
-from pyflue.tools.define import tool, unimplemented
+from pyflue.tools.define import completed, tool
 from pyflue.tools.threads import run_in_thread
-from pyflue.tools.tool import ToolDefinition
+from pyflue.tools.tool import ToolDefinition, unimplemented
 
 AGENT_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 RESERVED_TOOLS: Final = frozenset({"reply"})
@@ -154,8 +154,7 @@ async def build(agent: CreatedAgent, context: AgentCreateContext, name: str = ""
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
-        reason = f"{type(error).__name__}: {error}."
-        raise AgentBuildError(shown, reason, detail=traceback.format_exc()) from error
+        raise AgentBuildError(shown, f"{described(error)}.", detail=traceback.format_exc()) from error
     try:
         return _resolve(agent, config_from(returned), name)
     except ConfigurationError as error:
@@ -200,7 +199,7 @@ def _resolve(agent: CreatedAgent, config: AgentRuntimeConfig, name: str) -> Reso
 
 
 def _as_tool(given: object) -> ToolDefinition:
-    made = given if isinstance(given, ToolDefinition) else _from_function(given)
+    made = completed(given) if isinstance(given, ToolDefinition) else _from_function(given)
     if made.name in RESERVED_TOOLS:
         raise invalid(f"An agent has a tool named {made.name!r}, which PyFlue keeps for its own.", "Rename it.")
     if made.execute is unimplemented:

@@ -328,3 +328,12 @@ class LeaseLost(ControlFlow):
 
 class HandBack(ControlFlow):
     """This process is stopping: the dispatch goes back to its mailbox without costing an attempt."""
+
+
+def described(error: BaseException) -> str:
+    """Return an exception of the user's code as ``Type: text``; its own ``__str__`` may be what fails."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - the user's code, once more
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -30,6 +30,8 @@ from pyflue.observers.logs import log
 from pyflue.results import HarnessResult, result_of_dispatch
 from pyflue.runtime import Runtime, current_runtime
 from pyflue.session.turn import calling_from, working_on
+
+LONGEST_NAME: Final = 512  # characters of an id, a name or a key; PostgreSQL indexes up to 2,700 bytes
 
 
 class PyFlueEvent(Struct, frozen=True):
@@ -64,8 +66,14 @@ class PyFlueAgent:
         self._payload = payload
 
     async def session(self, session_id: str | None = None) -> PyFlueSession:
-        """Open a conversation of this instance; the same name is the same conversation in every process."""
-        return PyFlueSession(self._runtime, self, session_id or "default", self._payload)
+        """Open a conversation of this instance; the same name is the same conversation in every process.
+
+        Raises:
+            InvalidInputError: the name cannot be stored.
+        """
+        name = session_id or "default"
+        _check_name("session name", name)
+        return PyFlueSession(self._runtime, self, name, self._payload)
 
 
 class PyFlueSession:
@@ -89,12 +97,16 @@ class PyFlueSession:
             DispatchFailedError: it failed for good; ``reason_code`` says why.
             DispatchAbortedError: somebody aborted it.
             IdempotencyConflictError: the key was used with another text.
+            InvalidInputError: the text or the key cannot be stored.
             SelfPromptError: called from a tool of this very session.
             QueueFullError, StoreUnavailableError: nothing was admitted.
         """
         if working_on.get() == self.address.id:
             raise SelfPromptError(self.address.id)
+        self._runtime.check_loop()
         _check_text(text)
+        if idempotency_key is not None:
+            _check_name("idempotency key", idempotency_key)
         scope = calling_from.get()
         if idempotency_key is None and scope is not None:
             idempotency_key = scope.key_for(text)
@@ -159,11 +171,12 @@ async def init_agent(  # noqa: PLR0913 - the public signature since 0.2
     (docs/decisions/0007-what-differs-between-calls-travels-in-the-payload.md). ``name`` only labels the handle.
 
     Raises:
-        ConfigurationError: not a created agent, a bad id, or an agent that cannot be built.
+        ConfigurationError: not a created agent, or an agent that cannot be built.
+        InvalidInputError: the id or the payload cannot be stored.
     """
     if not is_created_agent(agent):
         raise ConfigurationError("init_agent() requires a created agent.", fix="Pass what create_agent() returned.")
-    _check_id(id)
+    _check_name("instance id", id)
     _refuse_local({"env": env, "tools": tools, "skills": skills, "subagents": subagents})
     runtime = await current_runtime(config_path)
     known_as = _register(runtime, agent)
@@ -198,22 +211,39 @@ def _refuse_local(given: Mapping[str, object]) -> None:
         )
 
 
-def _check_id(instance_id: str) -> None:
-    if not instance_id.strip() or len(instance_id) > 512 or "\x00" in instance_id:
+def _check_name(what: str, name: object) -> None:
+    """Refuse what not every store can hold as a key, with its length bounded by what an index takes."""
+    if (
+        not isinstance(name, str)
+        or not name.strip()
+        or len(name) > LONGEST_NAME
+        or "\x00" in name
+        or not _is_unicode(name)
+    ):
         raise InvalidInputError(
-            "The instance id cannot be used.",
-            cause="It must be 1 to 512 characters, not blank, without NUL.",
-            fix="Pass another id.",
+            f"The {what} cannot be used.",
+            cause=f"It must be text of 1 to {LONGEST_NAME} characters, not blank, without NUL or half a surrogate pair.",
+            fix="Pass another one.",
         )
 
 
-def _check_text(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise InvalidInputError(
+            f"A prompt was given as {type(text).__name__}.", cause="It must be text.", fix="Pass a str."
+        )
+    if not _is_unicode(text):
         raise InvalidInputError(
             "The text cannot be stored.", cause="It holds half a surrogate pair.", fix="Decode it as UTF-8 first."
-        ) from error
+        )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _encode_payload(payload: object) -> Raw | None:

@@ -20,7 +20,7 @@ from typing import Final
 from msgspec import Struct
 
 from pyflue.agents import AGENT_NAME, CreatedAgent, code_of, is_created_agent
-from pyflue.errors import BrokenAgentError, ConfigurationError, UnknownAgentError
+from pyflue.errors import BrokenAgentError, ConfigurationError, UnknownAgentError, described
 
 _NOT_ENTERED: Final = frozenset({"skills", "node_modules"})
 _NO_AGENT: Final = (
@@ -182,8 +182,7 @@ def _line_of(error: BaseException, path: Path) -> str:
 def _said(error: BaseException) -> str:
     if isinstance(error, ConfigurationError):
         return str(error)
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{type(error).__name__}: {error.msg}" if isinstance(error, SyntaxError) else described(error)
 
 
 def _origin(agent: CreatedAgent) -> tuple[str, str, int] | None:

@@ -6,11 +6,11 @@ import asyncio
 import gc
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from pyflue.bells.local import LocalBell
 from pyflue.bells.protocol import Bell
@@ -19,7 +19,7 @@ from pyflue.channels.protocol import Channel
 from pyflue.clock import Clock, SystemClock
 from pyflue.config import Project, load_project, seconds
 from pyflue.dispatches import TERMINAL, Dispatch, SessionAddress
-from pyflue.errors import StoreUnavailableError
+from pyflue.errors import ConfigurationError, StoreUnavailableError
 from pyflue.events import StoredEvent
 from pyflue.ids import DispatchId, Ids, SessionId
 from pyflue.mailbox.admit import Admitter
@@ -36,9 +36,12 @@ PROMPT_DRAIN: Final = timedelta(seconds=5)  # how long a closing script waits fo
 
 COLLECT_AFTER: Final = 20_000  # objects made and not freed; Python's own 700 is meant for scripts
 
+_current: ContextVar[Runtime | None] = ContextVar("pyflue_runtime", default=None)
+_defaults: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
+
 
 class Runtime:
-    """The parts of one process. Build it with ``open_runtime``; it belongs to one event loop."""
+    """The parts of one process. Build it with ``open_runtime``; it belongs to the event loop it was built on."""
 
     def __init__(
         self,
@@ -59,12 +62,14 @@ class Runtime:
         self.ids = Ids(self.clock)
         self.models = ModelProviders(project.settings.models, project.secrets)
         self.admitter = Admitter(store, bell, self.clock, self.ids, project.settings.queue.limits)
+        self._loop = ref(asyncio.get_running_loop())
         self._workers: list[Worker] = []
         self._prompting: Worker | None = None
+        self._waiting: dict[SessionId, list[DispatchId]] = {}
         self._starting = asyncio.Lock()
 
     def worker(self, *, rescuing: bool = True) -> Worker:
-        """Make a worker of this process; start and stop it yourself."""
+        """Make a worker of this process; start and stop it yourself. What its tools prompt goes to this runtime."""
         settings = self.project.settings
         place = Workplace(
             store=self.store,
@@ -79,9 +84,24 @@ class Runtime:
             worker_id=self.ids.worker(),
             liveness=Liveness(self.clock, settings.worker.lease, settings.worker.fence_margin),
         )
-        worker = Worker(place, rescuing=rescuing)
+        context = Context()
+        context.run(_current.set, self)
+        worker = Worker(place, context, rescuing=rescuing)
         self._workers.append(worker)
         return worker
+
+    def check_loop(self) -> None:
+        """Refuse to be used on another event loop: locks, connections and heartbeats belong to one.
+
+        Raises:
+            ConfigurationError: this is not the loop the runtime was built on.
+        """
+        if asyncio.get_running_loop() is not self._loop():
+            raise ConfigurationError(
+                "PyFlue was opened on another event loop.",
+                cause="This runs in another thread, or under another asyncio.run().",
+                fix="Await it where PyFlue was opened: an `async def` tool, or one asyncio.run() for everything.",
+            )
 
     async def settled(self, dispatch_id: DispatchId, address: SessionAddress) -> Dispatch:
         """Wait for a dispatch's outcome, working its mailbox ourselves whenever nobody else does.
@@ -90,6 +110,18 @@ class Runtime:
         process ever comes.
         """
         worker = await self._prompting_worker()
+        waiting = self._waiting.setdefault(address.id, [])
+        waiting.append(dispatch_id)
+        try:
+            return await self._until_settled(worker, dispatch_id, address)
+        finally:
+            waiting.remove(dispatch_id)
+            if waiting:
+                self.bell.announce(waiting[0])  # the mailbox may be free now
+            else:
+                self._waiting.pop(address.id, None)
+
+    async def _until_settled(self, worker: Worker, dispatch_id: DispatchId, address: SessionAddress) -> Dispatch:
         async with self.bell.listen(dispatch_id) as grown:
             while True:
                 try:
@@ -141,7 +173,11 @@ class Runtime:
         lease = await worker.claim(address.id, frozenset({address.agent}))
         if lease is None:
             return False
-        await worker.work(lease, until=position)
+        marker = _current.set(self)
+        try:
+            await worker.work(lease, until=position)
+        finally:
+            _current.reset(marker)
         return True
 
     async def _prompting_worker(self) -> Worker:
@@ -183,10 +219,6 @@ async def _is_over(store: Store, dispatch_id: DispatchId, after: int) -> bool:
             return False
     row = await store.views.dispatch(dispatch_id)
     return row is None or (row.status in TERMINAL and row.event_seq <= after)
-
-
-_current: ContextVar[Runtime | None] = ContextVar("pyflue_runtime", default=None)
-_defaults: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
 
 
 @asynccontextmanager
@@ -253,8 +285,12 @@ async def current_runtime(config_path: str | Path | None = None) -> Runtime:
     """Return the runtime of the enclosing ``open_runtime`` block, or this loop's default one, opened when first needed.
 
     The default one stays open until its loop ends. A process that dies leaves nothing behind that others cannot take.
+
+    Raises:
+        ConfigurationError: the enclosing block's runtime belongs to another event loop.
     """
     if (runtime := _current.get()) is not None:
+        runtime.check_loop()
         return runtime
     loop = asyncio.get_running_loop()
     if loop not in _defaults:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from pyflue.agents import (
@@ -17,7 +18,7 @@ from pyflue.agents import (
     default_name,
     is_created_agent,
 )
-from pyflue.errors import AgentBuildError, ConfigurationError
+from pyflue.errors import AgentBuildError, ConfigurationError, ToolError
 from pyflue.profiles import (
     AgentLimits,
     AgentProfile,
@@ -27,6 +28,7 @@ from pyflue.profiles import (
     resolve_agent_profile,
 )
 from pyflue.tools.define import define_tool, tool
+from pyflue.tools.tool import ToolDefinition
 
 
 @tool
@@ -183,6 +185,32 @@ async def test_plain_functions_become_tools() -> None:
     assert [each.name for each in built.tools] == ["weather", "lookup"]
 
 
+async def test_a_tool_may_be_written_as_a_value_as_in_0_2() -> None:
+    async def execute(arguments: dict[str, Any], context: object) -> object:
+        return arguments["q"]
+
+    schema = {"type": "object", "properties": {"q": {"type": "integer"}}, "required": ["q"]}
+
+    async def tool_of(written: ToolDefinition) -> ToolDefinition:
+        [built] = (await build(create_agent(lambda: {"tools": [written]}), AgentCreateContext(), "a")).tools
+        return built
+
+    built = await tool_of(ToolDefinition("find", "Find it.", schema, execute))
+
+    assert built.decode(b'{"q": 1}') == {"q": 1}
+    assert built.wants_context
+    assert msgspec.json.decode(built.spec.input_schema) == schema
+    with pytest.raises(ToolError, match="required field `q`"):
+        built.decode(b"{}")
+    for unusable, told in (
+        (ToolDefinition("find", "Find it."), "no function to run"),
+        (ToolDefinition("find it", "Find it.", schema, execute), "cannot be the name of a tool"),
+        (ToolDefinition("find", "Find it.", {"type": "string"}, execute), "not a usable JSON Schema"),
+    ):
+        with pytest.raises(AgentBuildError, match=told):
+            await tool_of(unusable)
+
+
 def undescribed(q: str) -> str:
     return q
 
@@ -251,7 +279,14 @@ async def test_an_initializer_that_raises_is_a_build_error_without_its_trace() -
 
 
 @pytest.mark.parametrize(
-    "kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, type("Exit", (BaseException,), {})]
+    "kind",
+    [
+        SystemExit,
+        KeyboardInterrupt,
+        asyncio.CancelledError,
+        type("Exit", (BaseException,), {}),
+        type("Wordless", (Exception,), {"__str__": lambda _: 1 / 0}),
+    ],
 )
 async def test_an_initializer_cannot_end_the_process_or_its_task(kind: type[BaseException]) -> None:
     def initialize() -> None:

@@ -6,9 +6,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,11 +25,13 @@ from pyflue import (
     init_agent,
     tool,
 )
+from pyflue.bells import listeners
 from pyflue.config import AgentsSettings, Project, Secrets, Settings, StorageSettings, WorkerSettings
 from pyflue.dispatches import DispatchInput
 from pyflue.errors import StoreUnavailableError
 from pyflue.models.protocol import ModelFailure
 from pyflue.runtime import Runtime, open_runtime, use_runtime
+from pyflue.stores.protocol import DispatchQuery
 from pyflue.testing.faults import Faults, faulty
 from pyflue.testing.flow import Flow
 from pyflue.testing.models import Held, ScriptedModel, calls
@@ -110,6 +113,19 @@ async def test_prompting_at_the_same_time_with_one_key_does_the_work_once(runtim
 
     assert {result.text for result in results} == {"once"}
     assert len(model.requests) == 1
+
+
+async def test_prompts_of_one_session_follow_each_other_without_a_pause(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listeners, "LISTEN_SECONDS", 60.0)  # nobody looks by himself
+    use_runtime(runtime)
+    session = await (await init_agent(ECHO)).session()
+
+    async with asyncio.timeout(20):
+        results = await asyncio.gather(*(session.prompt(f"{number}") for number in range(20)))
+
+    assert {result.text for result in results} == {f"You said: {number}" for number in range(20)}
 
 
 async def test_a_prompt_waits_its_turn_behind_what_was_queued_and_works_it_if_nobody_does(runtime: Runtime) -> None:
@@ -240,6 +256,45 @@ async def test_a_tool_that_runs_again_does_not_prompt_again() -> None:
         await flow.runtime.close()
 
 
+async def test_what_a_tool_prompts_in_a_worker_goes_to_that_workers_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where a runtime of its own would be opened
+
+    @tool
+    async def ask_helper() -> str:
+        """Ask another agent."""
+        return (await (await (await init_agent(helper)).session()).prompt("what now?")).text
+
+    helper = create_agent(lambda: {}, name="helper")
+    asker = create_agent(lambda: {"tools": [ask_helper]}, name="asker")
+    model = ScriptedModel(calls(("ask_helper", {})), "wait", "done")
+    async with Flow({"asker": asker, "helper": helper}, model=model) as flow:
+        row = await flow.outcome(await flow.dispatch("go"))
+        asked = await flow.store.views.dispatches(DispatchQuery(agent="helper"))
+        await flow.runtime.close()
+
+    assert row.result is not None
+    assert row.result.text == "done"
+    assert [each.status for each in asked] == ["completed"]
+
+
+async def test_a_runtime_is_not_used_on_another_event_loop(runtime: Runtime) -> None:
+    use_runtime(runtime)
+    opened = await (await init_agent(ECHO)).session()
+
+    async def opening() -> str:
+        return (await (await init_agent(ECHO)).session()).session_id
+
+    def in_a_thread(asking: Callable[[], Coroutine[None, None, object]]) -> object:
+        return asyncio.run(asking())
+
+    for asking in (opening, lambda: opened.prompt("hi")):
+        with pytest.raises(ConfigurationError, match="another event loop"):
+            await asyncio.to_thread(in_a_thread, asking)
+    assert (await opened.prompt("hi")).text == "You said: hi"
+
+
 async def test_on_event_sees_everything_in_order_and_may_be_async(runtime: Runtime) -> None:
     use_runtime(runtime)
     seen: list[PyFlueEvent] = []
@@ -302,18 +357,29 @@ async def test_a_prompt_that_was_cancelled_goes_on_under_its_key(runtime: Runtim
     assert (await session.prompt("go", idempotency_key="k")).text == "resumed"
 
 
-async def test_what_cannot_be_an_agent_an_id_or_a_payload_is_refused_in_words(runtime: Runtime) -> None:
+UNUSABLE: Any = ("  ", "x" * 513, "a\x00b", "\ud83d", 7)
+
+
+async def test_what_cannot_be_an_agent_an_id_a_key_or_a_payload_is_refused_in_words(runtime: Runtime) -> None:
     use_runtime(runtime)
     with pytest.raises(ConfigurationError, match="requires a created agent"):
         await init_agent("echo")  # type: ignore[arg-type]
-    for bad in ("", "  ", "x" * 513, "a\x00b"):
+    opened = await init_agent(ECHO)
+    for bad in (*UNUSABLE, ""):
         with pytest.raises(InvalidInputError, match="instance id"):
             await init_agent(ECHO, id=bad)
+        with pytest.raises(InvalidInputError, match="idempotency key"):
+            await (await opened.session()).prompt("hi", idempotency_key=bad)
+    for bad in UNUSABLE:
+        with pytest.raises(InvalidInputError, match="session name"):
+            await opened.session(bad)
     with pytest.raises(InvalidInputError, match="JSON"):
         await init_agent(ECHO, payload=object())
     session = await (await init_agent(ECHO)).session()
     with pytest.raises(InvalidInputError, match="surrogate"):
         await session.prompt("\ud83d")
+    with pytest.raises(InvalidInputError, match="bytes"):
+        await session.prompt(b"hi")  # type: ignore[arg-type]
 
 
 async def test_a_payload_reaches_the_initializer_in_the_worker(runtime: Runtime) -> None:

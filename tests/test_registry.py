@@ -97,6 +97,7 @@ async def test_default_is_preferred_over_agent(tmp_path: Path, write: Write) -> 
         ("x = 1\nraise SystemExit('bye')\n", "agents/broken.py, line 2: SystemExit: bye"),
         ("class Exit(BaseException): ...\nraise Exit('bye')\n", "agents/broken.py, line 2: Exit: bye"),
         ("raise RuntimeError\n", "agents/broken.py, line 1: RuntimeError"),
+        ("class Wordless(Exception):\n    __str__ = None\nraise Wordless\n", "line 3: Wordless"),
         ("x = 1\n", "neither `default` nor `agent`"),
         ("default = 5\n", "`default` is a int"),
         (

@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Coroutine
+from contextvars import Context
 from datetime import timedelta
 from typing import Final
 
@@ -31,10 +32,13 @@ WAKES_PER_SLOT: Final = 10  # wake-ups remembered while every slot is taken; mor
 
 class Worker:
     """One process that works mailboxes. ``rescuing`` false: it judges the dead,
-    but works only what it is told to (a script's own prompt)."""
+    but works only what it is told to (a script's own prompt).
 
-    def __init__(self, place: Workplace, *, rescuing: bool = True) -> None:
+    ``context``: the context variables of whatever it starts, rather than those of whoever woke it."""
+
+    def __init__(self, place: Workplace, context: Context, *, rescuing: bool = True) -> None:
         self.place = place
+        self._context = context
         self._settings = place.settings.worker
         self._rescuing = rescuing
         self._slots = Slots(self._settings.turns)
@@ -57,8 +61,8 @@ class Worker:
         """Register and begin: heartbeats at once, rescue after its first interval."""
         await self._register()
         self._loops = [
-            asyncio.create_task(self._heartbeats(), name="pyflue-heartbeat"),
-            asyncio.create_task(self._rescue(), name="pyflue-rescue"),
+            asyncio.create_task(self._heartbeats(), name="pyflue-heartbeat", context=self._context.copy()),
+            asyncio.create_task(self._rescue(), name="pyflue-rescue", context=self._context.copy()),
         ]
         log("worker.started", worker_id=self.id, turns=self._settings.turns)
 
@@ -189,7 +193,7 @@ class Worker:
 
     def _keep(self, tasks: set[asyncio.Task[None]], coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run in the background, holding a reference until it ends."""
-        task = asyncio.create_task(coroutine)
+        task = asyncio.create_task(coroutine, context=self._context.copy())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
         return task

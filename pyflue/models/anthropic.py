@@ -47,8 +47,8 @@ _FOREIGN: Final = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.CookieConflict, h
 class AnthropicModel:
     """Answers with the Messages API; one client and its connections are shared by all turns of the process.
 
-    ``timeout`` is the longest silence in seconds before a call counts as lost; how long a call may take in all is
-    the agent's limit, not ours. ``headers`` are added to every request, for gateways.
+    ``timeout`` is the longest silence in seconds before a call counts as lost; as long as something comes, it is
+    listened to. ``headers`` are added to every request, for gateways.
     """
 
     def __init__(
@@ -116,7 +116,8 @@ class AnthropicModel:
             self._address,
             cast_to=httpx2.Response,
             content=body,
-            options={"headers": {"content-type": "application/json"}},
+            # A redirect would turn the call into a GET and hand a gateway's headers to whoever it names.
+            options={"headers": {"content-type": "application/json"}, "follow_redirects": False},
             stream=True,
             stream_cls=AsyncStream[object],
         )

@@ -90,7 +90,7 @@ class _Counts(Struct, frozen=True):
 class _Started(Struct, frozen=True):
     id: str = ""
     model: str = ""
-    usage: _Counts = _Counts()
+    usage: _Counts | None = None
 
 
 class _Delta(Struct, frozen=True):
@@ -129,7 +129,14 @@ class _BlockStart(Struct, frozen=True):
     input: Raw = _ABSENT
 
 
+class _BlockKind(Struct, frozen=True):
+    type: str
+
+
+_KNOWN_KINDS: Final = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
+
 _decode_event = msgspec.json.Decoder(_Event).decode
+_decode_kind = msgspec.json.Decoder(_BlockKind).decode
 _decode_block = msgspec.json.Decoder(_BlockStart).decode
 _decode_delta = msgspec.json.Decoder(_UnknownDelta).decode
 _decode_object = msgspec.json.Decoder(JsonObject).decode
@@ -139,7 +146,8 @@ class _Block:
     """One content block while it grows."""
 
     def __init__(self, raw: Raw) -> None:
-        self.start = _decode_block(raw)
+        kind = _decode_kind(raw).type
+        self.start = _decode_block(raw) if kind in _KNOWN_KINDS else _BlockStart(kind)
         self.raw = raw
         self.pieces: list[str] = [self.start.text or self.start.thinking]
         self.signature = self.start.signature
@@ -205,6 +213,23 @@ def _finished(raw: Raw, deltas: list[JsonObject]) -> Raw:
     return Raw(msgspec.json.encode(block))
 
 
+def _told_apart(parts: list[AnswerPart]) -> tuple[AnswerPart, ...]:
+    """Give a call an id of its own where an answer uses one twice, as some gateways do: each needs its own result."""
+    taken: set[str] = set()
+    apart: list[AnswerPart] = []
+    for part in parts:
+        if isinstance(part, ToolUsePart):
+            call_id, use = part.id, 1
+            while call_id in taken:
+                use += 1
+                call_id = f"{part.id}_{use}"
+            taken.add(call_id)
+            apart.append(part if use == 1 else ToolUsePart(call_id, part.name, part.input))
+        else:
+            apart.append(part)
+    return tuple(apart)
+
+
 def _append(block: JsonObject, key: str, value: object) -> None:
     before = block.get(key)
     items = cast("list[object]", before) if isinstance(before, list) else []
@@ -237,6 +262,8 @@ class AnswerBuilder:
         Raises:
             ModelFailure: it is not an event of the Messages API (transient).
         """
+        if self.done:  # gateways add a line of their own after the end, such as [DONE]
+            return
         try:
             event = _decode_event(data)
             self._take(event, data)
@@ -260,7 +287,7 @@ class AnswerBuilder:
                 parts.append(part)
             elif self._stop_reason not in _CUT_SHORT:
                 raise answer_cut("the arguments of a tool call are not a JSON object")
-        return ModelAnswer(tuple(parts), self._stop_reason, self._started.model, self._usage, self._started.id)
+        return ModelAnswer(_told_apart(parts), self._stop_reason, self._started.model, self._usage, self._started.id)
 
     def _take(self, event: _Event, data: bytes) -> None:
         match event.type:
@@ -272,7 +299,7 @@ class AnswerBuilder:
                 self._start_block(event.index, event.content_block)
             case "message_start" if event.message is not None:
                 self._started = event.message
-                self._count(event.message.usage)
+                self._count(event.message.usage or _Counts())
             case "message_delta":
                 if event.delta is not None and event.delta.stop_reason is not None:
                     self._stop_reason = event.delta.stop_reason

@@ -81,6 +81,12 @@ _INVALID: Final = _Verdict(
     "The model provider refused the request as invalid.",
     "Look up the provider's reason in the log; a tool's schema or a setting is the usual cause.",
 )
+_REDIRECTED: Final = _Verdict(
+    "fatal",
+    "model_misconfigured",
+    "The address of the model provider only sends us to another one.",
+    "Set ANTHROPIC_BASE_URL to where it leads, often https:// instead of http://.",
+)
 
 _BY_TYPE: Final[Mapping[str, _Verdict]] = {
     "rate_limit_error": _RATE_LIMITED,
@@ -115,6 +121,8 @@ _BY_STATUS: Final[Mapping[int, _Verdict]] = {
 def classify(error: ProviderError, now: datetime) -> ModelFailure:
     """Say what an error answer means for the dispatch. ``now`` is only used to read a ``retry-after`` date."""
     verdict = _BY_TYPE.get(error.type) or _BY_STATUS.get(error.status) or _by_class(error.status)
+    if 300 <= error.status < 400:  # whoever redirects is not the API, whatever the body says
+        verdict = _REDIRECTED
     if verdict is _INVALID and _is_overflow(error.message):
         verdict = _OVERFLOW
     return ModelFailure(

@@ -121,7 +121,8 @@ def over_limit(turn: Turn, lines: list[JournalLine]) -> Failed | None:
 def verdict_of(turn: Turn, failure: ModelFailure) -> Verdict:
     """Decide what a failed model call means for the dispatch."""
     if failure.kind in {"rate_limited", "overloaded"}:
-        delay = failure.retry_after or timedelta(seconds=turn.retry.rate_limit_delay)
+        asked = failure.retry_after or timedelta(seconds=turn.retry.rate_limit_delay)
+        delay = max(asked, timedelta(seconds=turn.retry.first_delay))  # these cost no attempt: never a busy loop
         return Parked(failure.reason_code, delay, refund=True, message=failure.what)
     if failure.kind == "transient":
         delay = pause_before_retry(turn.dispatch.id, turn.dispatch.attempts, turn.retry)

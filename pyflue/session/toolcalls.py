@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 
 from pyflue.dispatches import OutboxDraft
 from pyflue.entries import Entry, ToolResultEntry, ToolStartedEntry
-from pyflue.errors import ControlFlow, ToolError
+from pyflue.errors import ControlFlow, ToolError, described
 from pyflue.events import Event, ToolFinished, ToolStarted
 from pyflue.messages import ToolSpec, ToolUsePart
 from pyflue.session.liveness import patiently
@@ -167,9 +167,9 @@ async def _execute(turn: Turn, item: _Ready) -> ToolResultEntry:
         if timer.expired():
             context.signal.set()  # a thread cannot be cancelled, only told
             return _error(call, f"The tool was stopped after {seconds:g} seconds. It may have had its effect.").result
-        return _error(call, f"TimeoutError: {error}").result
+        return _error(call, described(error)).result
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the tool call: whatever it raises is the model's to read
-        return _error(call, f"{type(error).__name__}: {error}").result
+        return _error(call, described(error)).result
     finally:
         working_on.reset(marker)
         calling_from.reset(scope)

@@ -208,12 +208,14 @@ class FakeAnthropic:
     async def _messages(self, exchange: Exchange) -> None:
         try:
             call = msgspec.json.decode(exchange.body, type=_Call)
+            messages = [_message(raw) for raw in call.messages]
         except msgspec.DecodeError as error:
-            exchange.respond(400, error_body("invalid_request_error", str(error), "req_fake"))
+            refusal = error_body("invalid_request_error", str(error), "req_fake")
+            exchange.respond(400, refusal, {"request-id": "req_fake"})
             return
         received = self._record(exchange, call)
         try:
-            reply, text = await self._choose(exchange, call)
+            reply, text = await self._choose(exchange, call, messages)
             if reply.first_byte_ms:
                 await asyncio.sleep(reply.first_byte_ms / 1000)
             received.status = reply.status
@@ -243,11 +245,10 @@ class FakeAnthropic:
         self._changed.set()
         return received
 
-    async def _choose(self, exchange: Exchange, call: _Call) -> tuple[Reply, str]:
+    async def _choose(self, exchange: Exchange, call: _Call, messages: list[Message]) -> tuple[Reply, str]:
         """Return the reply and its text: without a key a 401, then the script, then what the model's name says."""
         if not any(exchange.headers.get(name) for name in _SECRET_HEADERS):
             return Reply(status=401), "x-api-key header is required"
-        messages = [_message(raw) for raw in call.messages]
         asked = _asked(messages, self.hits[call.model])
         for name in (call.model, "*"):
             if self._scripts[name]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from pyflue.errors import ToolError
+from pyflue.errors import ToolError, described
 from pyflue.tools.threads import run_in_thread
 from pyflue.tools.tool import ToolContext, ToolDefinition
 
@@ -39,7 +39,7 @@ async def call(tool: ToolDefinition, arguments: Mapping[str, Any], context: Tool
     except (Exception, GeneratorExit):  # GeneratorExit: this call itself is being thrown away
         raise
     except BaseException as error:
-        raise ToolError(f"{type(error).__name__}: {error}") from error
+        raise ToolError(described(error)) from error
 
 
 def _is_async(tool: ToolDefinition) -> bool:

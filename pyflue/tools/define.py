@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args, overload
 
 import msgspec
+from msgspec import Raw
 
-from pyflue.errors import ConfigurationError, ToolError
+from pyflue.errors import ConfigurationError
 from pyflue.tools.arguments import SchemaArguments, TypedArguments
 from pyflue.tools.docstrings import first_paragraph, parameter_descriptions
 from pyflue.tools.schema import check_schema, read_signature
-from pyflue.tools.tool import EMPTY_SCHEMA, RetryPolicy, ToolContext, ToolDefinition
+from pyflue.tools.tool import EMPTY_SCHEMA, RetryPolicy, ToolContext, ToolDefinition, unimplemented, unread
 
 TOOL_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # the Messages API's rule for tool names
 _POSITIONAL: Final = (
@@ -94,9 +95,22 @@ def define_tool(
     )
 
 
-async def unimplemented(arguments: object) -> None:
-    """Stand in for a function that was not given."""
-    raise ToolError("This tool has no function to run.")
+def completed(definition: ToolDefinition) -> ToolDefinition:
+    """Return a definition written as a value as ``define_tool`` makes it; any other as it is.
+
+    Raises: as ``define_tool``.
+    """
+    if definition.decode is not unread:
+        return definition
+    given = definition.parameters
+    return define_tool(
+        definition.name,
+        definition.execute,
+        description=definition.description,
+        parameters=msgspec.json.decode(given, type=dict[str, Any]) if isinstance(given, Raw) else given,
+        retry=definition.retry,
+        timeout=definition.timeout,
+    )
 
 
 def _from_function(

@@ -57,7 +57,12 @@ def read_signature(function: Callable[..., Any], tool: str, described: Mapping[s
             _check_parameter(tool, parameter.name, hint)
             required = parameter.default is inspect.Parameter.empty
             fields.append((parameter.name, hint) if required else (parameter.name, hint | UnsetType, UNSET))
-    struct = msgspec.defstruct("arguments", fields, forbid_unknown_fields=True, kw_only=True, module=__name__)
+    try:
+        struct = msgspec.defstruct("arguments", fields, forbid_unknown_fields=True, kw_only=True, module=__name__)
+    except (TypeError, ValueError, RuntimeError) as error:  # names a class keeps for itself, such as __init__
+        raise ConfigurationError(
+            f"A parameter of tool {tool!r} has a name it cannot have.", cause=f"{error}.", fix="Rename it."
+        ) from error
     return Signature(struct, _schema_of(struct, described), context_parameter)
 
 

@@ -7,12 +7,13 @@ unknown outcome that the model is told of.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
 from msgspec import Raw, Struct
 
+from pyflue.errors import ToolError
 from pyflue.messages import ToolSpec
 
 RetryPolicy = Literal["never", "safe"]
@@ -73,17 +74,29 @@ class Arguments(Protocol):
         ...
 
 
+async def unimplemented(arguments: object) -> None:
+    """Stand in for a function that was not given."""
+    raise ToolError("This tool has no function to run.")
+
+
+def unread(raw: bytes) -> dict[str, Any]:
+    """Stand in for the decoder of a definition that was written as a value, until its agent is built."""
+    raise ToolError("The arguments of this tool cannot be read.")
+
+
 class ToolDefinition(Struct, frozen=True, eq=False):
     """One tool. ``execute`` takes the decoded arguments as a mapping, and the context if ``wants_context``.
 
-    ``parameters`` is a JSON Schema object as raw JSON. ``timeout`` in seconds; None: the agent's limit.
+    ``parameters`` is a JSON Schema object, as a mapping or raw JSON. ``timeout`` in seconds; None: the agent's limit.
+    ``@tool`` and ``define_tool`` fill in the rest; for a definition written as a value, as in 0.2, building its agent
+    does, as ``define_tool`` would.
     """
 
     name: str
     description: str
-    parameters: Raw
-    execute: Callable[..., Any]
-    decode: Arguments
+    parameters: Raw | Mapping[str, Any] = Raw(EMPTY_SCHEMA)
+    execute: Callable[..., Any] = unimplemented
+    decode: Arguments = unread
     retry: RetryPolicy = "never"
     timeout: float | None = None
     wants_context: bool = False
@@ -97,7 +110,8 @@ class ToolDefinition(Struct, frozen=True, eq=False):
     @property
     def spec(self) -> ToolSpec:
         """Return the tool as the model is told of it."""
-        return ToolSpec(self.name, self.description, self.parameters)
+        schema = self.parameters if isinstance(self.parameters, Raw) else Raw(msgspec.json.encode(self.parameters))
+        return ToolSpec(self.name, self.description, schema)
 
 
 ToolDef = ToolDefinition
@@ -105,9 +119,16 @@ ToolDef = ToolDefinition
 
 
 def render_result(value: object) -> str:
-    """Turn what a tool returned into the text the model sees: text as it is, None as empty, anything else as JSON."""
+    """Turn what a tool returned into the text the model sees: text as it is, None as empty, anything else as JSON.
+
+    Raises:
+        ToolError: JSON cannot hold it. The model is told that the tool did run, so that it does not simply run it again.
+    """
     if value is None:
         return ""
     if isinstance(value, str):
         return value
-    return msgspec.json.encode(value).decode()
+    try:
+        return msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ToolError("The tool ran, but what it returned is neither text nor JSON.", cause=f"{error}.") from error

@@ -26,6 +26,7 @@ LONG_MODULES = {
 LONG_BODIES: dict[str, str] = {}
 
 BROAD_EXCEPTS = {
+    "pyflue/errors.py": "the `__str__` of an exception is user code too",
     "pyflue/session/toolcalls.py": "tool call: a tool is user code, and whatever it raises is told to the model",
     "pyflue/tools/threads.py": "tool call: carried from the tool's thread to whoever awaits it",
     "pyflue/mailbox/drain.py": "actor: a bug of ours must not strand the mailbox",

@@ -203,6 +203,16 @@ async def test_an_error_page_that_is_not_the_apis_is_judged_by_its_status(fake: 
     await gateway.close()
 
 
+async def test_a_redirect_is_not_followed_and_said_to_be_one(fake: FakeAnthropic, model: AnthropicModel) -> None:
+    for status in (301, 302, 307, 308):
+        fake.script(Reply(status=status, headers={"location": f"{fake.url}/v1/messages"}))
+        failure = await failure_of(model, "fake-echo")
+
+        assert (failure.kind, failure.reason_code) == ("fatal", "model_misconfigured")
+        assert "ANTHROPIC_BASE_URL" in str(failure)
+    assert fake.hits["fake-echo"] == 4
+
+
 async def test_silence_longer_than_the_timeout_is_a_transient_failure(fake: FakeAnthropic) -> None:
     impatient = AnthropicModel(Secret(KEY), base_url=fake.url, timeout=0.2)
 

@@ -195,6 +195,34 @@ def test_a_block_of_an_unknown_type_is_kept_as_it_became() -> None:
     ]
 
 
+def test_a_block_of_an_unknown_type_may_use_our_field_names_for_something_else() -> None:
+    block = {"type": "image", "data": {"base64": "AA=="}, "text": None, "name": ["a"]}
+
+    [part] = answer(begin(0, **block), end(0), stopped(), STOP).content
+
+    assert isinstance(part, OtherPart)
+    assert json.loads(bytes(part.raw)) == block
+
+
+def test_calls_of_one_answer_that_share_an_id_are_told_apart() -> None:
+    ids = ["toolu_1", "toolu_1_2", "toolu_1", "toolu_1"]
+    got = answer(*(begin(place, type="tool_use", id=each, name="f") for place, each in enumerate(ids)), stopped(), STOP)
+
+    assert [call.id for call in got.tool_calls] == ["toolu_1", "toolu_1_2", "toolu_1_3", "toolu_1_4"]
+
+
+def test_what_comes_after_the_end_does_not_count() -> None:
+    after = b'data: [DONE]\n\ndata: {"type":"error","error":{"type":"api_error"}}\n\n'
+
+    assert read(wire([START, begin(0, type="text", text="ok"), stopped(), STOP]) + after).text == "ok"
+
+
+def test_a_gateway_may_leave_the_counts_out() -> None:
+    start = {"type": "message_start", "message": {"id": "m", "model": "x", "usage": None}}
+
+    assert read(wire([start, begin(0, type="text", text="ok"), stopped(), STOP])).usage == Usage(0, 42)
+
+
 def test_unknown_events_comments_and_fields_are_skipped() -> None:
     noise = b': comment\n\nevent: later\ndata: {"type":"later_event","index":3}\n\nid: 7\nretry: 100\n\n'
 

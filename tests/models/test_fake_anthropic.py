@@ -80,6 +80,18 @@ async def test_without_a_key_nothing_is_answered(fake: FakeAnthropic) -> None:
     assert answer.json()["error"]["type"] == "authentication_error"
 
 
+@pytest.mark.parametrize("message", ["hi", {"role": "user"}, {"role": "user", "content": None}])
+async def test_messages_it_cannot_read_are_refused_as_invalid(fake: FakeAnthropic, message: object) -> None:
+    body = {"model": "fake-echo", "messages": [message]}
+    async with httpx2.AsyncClient(base_url=fake.url, headers={"x-api-key": "sk-test"}, timeout=5) as client:
+        answer = await client.post("/v1/messages", json=body)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert answer.headers["request-id"] == answer.json()["request_id"]
+    assert fake.running == 0
+
+
 async def test_requests_are_kept_without_secrets_and_counted(
     fake: FakeAnthropic, sdk: anthropic.AsyncAnthropic
 ) -> None:

@@ -126,6 +126,15 @@ async def test_without_a_wish_of_the_providers_the_configured_pause_is_kept() ->
         assert (await flow.row(receipt)).available_at - flow.clock.now() == timedelta(seconds=10)
 
 
+async def test_a_pause_too_short_to_be_one_is_not_a_busy_loop() -> None:
+    hurried = failure("rate_limited", retry_after=0.001)
+    async with Flow({"agent": an_agent()}, model=ScriptedModel(hurried, "ok"), settings=SETTINGS) as flow:
+        receipt = await flow.dispatch("go")
+        await flow.until(lambda: is_parked(flow, receipt))
+
+        assert (await flow.row(receipt)).available_at - flow.clock.now() == timedelta(seconds=RETRY.first_delay)
+
+
 async def test_a_parked_dispatch_leaves_its_slot_to_others() -> None:
     settings = Settings(worker=replace(FAST, turns=1), retry=RETRY)
     async with Flow({"agent": an_agent()}, model=ScriptedModel(failure("overloaded"), "ok"), settings=settings) as flow:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+from typing import cast
 
 import pytest
 from msgspec.structs import replace
@@ -110,6 +111,11 @@ async def add(left: int, right: int) -> int:
     return left + right
 
 
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("cannot be told")
+
+
 @tool
 async def fail(how: str) -> str:
     """Fail."""
@@ -119,6 +125,10 @@ async def fail(how: str) -> str:
         raise ToolError("")
     if how == "exit":
         raise SystemExit(3)
+    if how == "without words":
+        raise Wordless
+    if how == "unreadably":
+        return cast("str", object())
     if how == "own timeout":
         raise TimeoutError("the other side is slow")
     raise ValueError("no good")
@@ -134,6 +144,12 @@ async def fail(how: str) -> str:
         ("fail", {"how": "silently"}, "did not say why"),
         ("fail", {"how": "badly"}, "ValueError: no good"),
         ("fail", {"how": "exit"}, "tried to end the process"),
+        ("fail", {"how": "without words"}, "Wordless"),
+        (
+            "fail",
+            {"how": "unreadably"},
+            "The tool ran, but what it returned is neither text nor JSON. Encoding objects",
+        ),
         ("fail", {"how": "own timeout"}, "TimeoutError: the other side is slow"),
     ],
 )

@@ -41,7 +41,7 @@ class Node(Struct):
 
 
 def schema_of(definition: ToolDefinition) -> dict[str, Any]:
-    return msgspec.json.decode(definition.parameters)
+    return msgspec.json.decode(definition.spec.input_schema)
 
 
 def test_a_function_becomes_a_tool_by_its_name_docstring_and_type_hints() -> None:
@@ -185,6 +185,18 @@ def test_parameters_that_cannot_be_named_or_written_in_json_are_refused() -> Non
         (unicode, "größe"),
     ):
         with pytest.raises(ConfigurationError, match=f"Parameter '{parameter}' of tool '{function.__name__}'"):
+            tool(function)
+
+
+def test_a_parameter_named_as_a_class_names_its_own_is_refused() -> None:
+    def mangled(__slot: str) -> str:
+        return __slot
+
+    def dunder(__init__: str = "") -> str:
+        return __init__
+
+    for function in (mangled, dunder):
+        with pytest.raises(ConfigurationError, match="has a name it cannot have"):
             tool(function)
 
 

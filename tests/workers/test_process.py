@@ -11,6 +11,7 @@ from pyflue_web.process import open_front
 from pyflue.config import load_project
 from pyflue.dispatches import DispatchInput, SessionAddress
 from pyflue.stores.choose import open_store
+from pyflue.stores.protocol import DispatchQuery
 from tests.processes import command, make_project
 from tests.services import free_port
 from tests.waiting import until
@@ -79,6 +80,52 @@ async def test_what_it_lacks_is_said_at_the_start(tmp_path: Path) -> None:
 
     assert (broken["agent"], broken["reason"]) == ("torn", "agents/torn.py, line 1: RuntimeError: no luck")
     assert (missing["channel"], agent["agent"]) == ("github", "nobody")
+
+
+ASKER = """\
+from pyflue import create_agent, init_agent, tool
+
+helper = create_agent(lambda: {"model": "offline/echo"}, name="helper")
+
+
+@tool
+async def ask() -> str:
+    "Ask the helper."
+    return (await (await (await init_agent(helper)).session()).prompt("hello")).text
+
+
+default = create_agent(lambda: {"model": "offline/echo", "tools": [ask]})
+"""
+
+
+async def test_what_a_tool_prompts_is_kept_where_the_worker_keeps_its_own(
+    tmp_path: Path, fresh_postgres_dsn: str, redis_url: str, redis_namespace: str
+) -> None:
+    broker = f'[broker]\nurl = "{redis_url}"\nnamespace = "{redis_namespace}"\n'
+    root, elsewhere = make_project(tmp_path / "project", f'[storage]\nurl = "{fresh_postgres_dsn}"\n{broker}'), tmp_path
+    (root / "agents" / "asker.py").write_text(ASKER, "utf-8")
+    store = open_store(fresh_postgres_dsn)
+    await store.migrate()
+    await store.open()
+
+    async with (
+        open_front(load_project(root / "pyflue.toml", {})) as front,
+        command(elsewhere, "worker", "--config", str(root / "pyflue.toml")) as worker,
+    ):
+        await worker.until_logged("worker.started")
+        receipt = await front.admitter.dispatch(SessionAddress("asker", "1"), DispatchInput("[tool:ask]"))
+
+        async def completed() -> bool:
+            row = await store.views.dispatch(receipt.dispatch_id)
+            return row is not None and row.status == "completed"
+
+        await until(completed, 20)
+        assert await worker.stop() == 0, worker.text
+
+    asked = await store.views.dispatches(DispatchQuery(agent="helper"))
+    await store.close()
+    assert [row.status for row in asked] == ["completed"]
+    assert not (elsewhere / ".pyflue").exists()
 
 
 STUBBORN = """\
