@@ -12,7 +12,7 @@ from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEAD_SECONDS: Final = 10.0  # for the request line and all headers, from the connection or the head's first byte
+HEAD_SECONDS: Final = 10.0  # for request line and headers, from the connection or the first byte after an answer
 HEAD_BYTES: Final = 65_536  # of request line and headers; platforms send about 2 KiB
 CONNECTIONS: Final = 4_096  # at once in one process; more are closed unread, and a proxy tries again
 
@@ -39,10 +39,14 @@ class BoundedConnection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         super().data_received(data)
+        if self.transport.is_closing():
+            return
         if self._head_complete:
+            if self.cycle.response_complete and self._late is None and self.timeout_keep_alive_task is None:
+                self._await_head()  # these bytes began no request, but ended uvicorn's wait for the next one
             return
         self._head_bytes += len(data)
-        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+        if self._head_bytes > HEAD_BYTES:
             self.send_400_response("The request's headers are too large.")
 
     def on_message_begin(self) -> None:
