@@ -313,7 +313,7 @@ async def test_a_callers_own_key_makes_the_same_work_a_duplicate_and_other_work_
 
 def test_an_event_becomes_a_signal_with_its_reply_address() -> None:
     event = InboundEvent(
-        instance_id="github:o/r#1",
+        instance_id="github:1:o/r#1",
         keys=(DedupeKey("github:1", "delivery:abc"),),
         text="please look",
         attributes={"sender": "ada"},
@@ -323,7 +323,7 @@ def test_an_event_becomes_a_signal_with_its_reply_address() -> None:
 
     asked = admission_of(event, "github", ChannelSettings(agent="triage", failure_reply="sorry"), IDS, "00-ab-cd-01")
 
-    assert asked.address == SessionAddress("triage", "github:o/r#1", "default")
+    assert asked.address == SessionAddress("triage", "github:1:o/r#1", "default")
     assert asked.keys == event.keys
     assert asked.body_hash == b"h"
     assert asked.traceparent == "00-ab-cd-01"
