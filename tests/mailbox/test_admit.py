@@ -60,10 +60,16 @@ class WatchedLedger:
         self.before: list[Exception] = []
         self.after: list[Exception] = []
         self.poison: str | None = None
+        self.stubborn = False  # refuse to be cancelled
 
     async def admit(self, admissions: Sequence[Admission], limits: QueueLimits) -> list[Receipt | Refusal]:
         self.batches.append(len(admissions))
-        await self.open.wait()
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            if self.stubborn:
+                await self.open.wait()
+            raise
         if any(admission.input.text == self.poison for admission in admissions):
             raise ValueError("cannot be stored")
         if self.before:
@@ -254,6 +260,24 @@ async def test_a_store_that_never_answers_is_given_up(front: Front, monkeypatch:
 
     with pytest.raises(StoreUnavailableError):
         await front.admitter.admit(admission("k1"))
+
+
+async def test_nobody_waits_for_a_store_that_takes_its_time_to_be_cancelled(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Psycopg spends seconds on asking a server that does not answer to stop."""
+    monkeypatch.setattr(admit, "STORE_TIMEOUT", 0.01)
+    front.ledger.open.clear()
+    front.ledger.stubborn = True
+
+    async with asyncio.timeout(10):
+        waiting = [front.admitter.admit(admission(f"k{n}")) for n in range(4)]
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [StoreUnavailableError] * 4
+    assert not front.ledger.open.is_set()
+    front.ledger.open.set()
+    await front.admitter.close()
 
 
 async def test_one_admission_that_cannot_be_stored_does_not_fail_the_others(front: Front) -> None:
