@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from pyflue_web import connections
 
-from tests.web.test_front import running
+from tests.web.test_front import delivery, running
 
 HEAD = b"POST /webhooks/github HTTP/1.1\r\nhost: x\r\n"
 LIVE = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -116,6 +116,30 @@ async def test_trailers_of_a_body_are_left_out() -> None:
         )
 
         assert b"header is missing" in await caller.answer()
+
+
+@pytest.mark.parametrize("offer", [b"h2c", b"websocket"])
+async def test_an_offer_to_change_the_protocol_is_declined_and_costs_no_body(offer: bytes) -> None:
+    async with running() as front, calling(front.port) as caller:
+        for number in range(2):
+            message = delivery(delivery_id=f"d-{number}")
+            fields = [f"{name}: {value}".encode() for name, value in message.headers.items()]
+            head = [f"POST {message.path} HTTP/1.1".encode(), b"host: x", b"connection: Upgrade", b"upgrade: " + offer]
+            head += [*fields, b"content-length: %d" % len(message.body)]
+            request_ = b"\r\n".join(head) + b"\r\n\r\n" + message.body
+
+            await caller.say(request_[:50])
+            await caller.say(request_[50:-5])
+            await caller.say(request_[-5:])
+            assert b"202 Accepted" in await caller.answer()
+
+
+async def test_many_such_offers_at_once_are_all_declined() -> None:
+    offer = LIVE[:-2] + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n"
+    async with running() as front, calling(front.port) as caller:
+        await caller.say(offer * 700)
+        for _ in range(700):
+            assert b"200 OK" in await caller.answer()
 
 
 @pytest.mark.parametrize("target", [b"CONNECT x:443", b"GET ?"])

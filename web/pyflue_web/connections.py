@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from array import array
 from typing import Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS: Final = 10.0  # for request line and headers, from the connection or the first byte after an answer
@@ -26,6 +28,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        self.parser = _StayingParser(self)
         if len(self.connections) > most_connections():
             transport.abort()
             return
@@ -63,7 +66,21 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_complete = True
         self._head_arrived()
-        super().on_headers_complete()
+        if not self._offers_another_protocol():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self._offers_another_protocol():
+            super().on_message_complete()
+
+    def _offers_another_protocol(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def head_without_offer(self) -> bytes:
+        """Return the head of this request as if it had not offered to change the protocol."""
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines.extend(b"%b: %b" % header for header in self.headers if header[0] != b"upgrade")
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _await_head(self) -> None:
         self._late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
@@ -72,6 +89,30 @@ class BoundedConnection(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+class _StayingParser(httptools.HttpRequestParser):
+    """Declines every offer to change the protocol, by reading the request as if there were none.
+
+    Left alone, httptools takes the body of such a request for bytes of the other protocol, and a signed delivery seems
+    empty. Java's HTTP client makes the offer (h2c) with every first request that is not encrypted.
+    """
+
+    def __init__(self, connection: BoundedConnection) -> None:
+        super().__init__(connection)
+        self._connection = connection
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+
+    def feed_data(self, data: bytes | bytearray | memoryview | array[int]) -> None:
+        parser, rest = self, memoryview(data)
+        while True:  # a sender may put many such requests in one packet
+            try:
+                return super(_StayingParser, parser).feed_data(rest)
+            except httptools.HttpParserUpgrade as offer:
+                head = self._connection.head_without_offer()
+                rest = rest[offer.args[0] :]
+                parser = self._connection.parser = _StayingParser(self._connection)
+                super(_StayingParser, parser).feed_data(head)
 
 
 def most_connections() -> int:
