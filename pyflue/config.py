@@ -92,10 +92,13 @@ class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OutboxSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[outbox]``: how long a reply is tried, and the pauses between tries, in seconds."""
+    """``[outbox]``: how long a reply is tried, and the pauses between tries, in seconds.
+
+    ``max_attempts`` does not bind a platform that says when to try again; by default it takes longer than a day.
+    """
 
     give_up_after: Seconds = 86_400.0
-    max_attempts: Positive = 50
+    max_attempts: Positive = 500
     first_delay: Seconds = 1.0
     longest_delay: Seconds = 300.0
     timeout: Seconds = 30.0

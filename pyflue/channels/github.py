@@ -206,7 +206,8 @@ def _event(event: str, payload: Payload, subject: Subject, delivery: str) -> Inb
     repository = payload.repository
     owner, _, repo = repository.full_name.partition("/")
     source = f"github:{repository.id}"
-    thread = f"github:{repository.full_name}#{subject.number}"
+    # The id stands before the name: a repository that takes an old name over must not find its conversations.
+    thread = f"{source}:{repository.full_name}#{subject.number}"
     destination = _Destination(owner, repo, subject.number)
     if subject.review_root:
         thread += f":{subject.review_root}"

@@ -24,6 +24,7 @@ from pyflue.errors import InvalidInputError
 DEFAULT_THREADS: Final = {"github": "octo/demo#1", "slack": "C0DEMO", "standard": "demo"}
 BOT_USER: Final = "U0PYFLUE"  # the bot user the Slack samples mention
 
+_DELIVERY_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _GITHUB_THREAD: Final = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)#(?P<number>[1-9][0-9]*)(?::(?P<root>[0-9]+))?")
 _SLACK_THREAD: Final = re.compile(r"(?P<channel>[A-Z0-9]+)(?::(?P<ts>[0-9]{1,11}\.[0-9]{1,6}))?")
 
@@ -58,7 +59,8 @@ def signed_delivery(channel: str, secret: Secret, message: SampleMessage, now: d
     """Write a message as ``channel`` would deliver it at ``now``, signed with the first key of ``secret``.
 
     Raises:
-        InvalidInputError: there is no such channel, no secret, or the thread is not written as the channel needs it.
+        InvalidInputError: there is no such channel, no secret, the thread is not written as the channel needs it, or the
+            message holds what cannot be sent.
         ConfigurationError: the ``standard`` secret is not base64.
     """
     if channel not in DEFAULT_THREADS:
@@ -67,6 +69,7 @@ def signed_delivery(channel: str, secret: Secret, message: SampleMessage, now: d
     if not secret.reveal().strip():
         raise InvalidInputError(f"The secret of channel {channel!r} is not set.", fix="Set it in the environment.")
     message = msgspec.structs.replace(message, thread=message.thread or DEFAULT_THREADS[channel])
+    _check(message)
     if channel == "github":
         body, headers = _github(message, now)
         headers |= sign_github(text_keys(secret)[0], body)
@@ -77,6 +80,16 @@ def signed_delivery(channel: str, secret: Secret, message: SampleMessage, now: d
         body = _standard(message)
         headers = sign_standard(_shared_key(channel, secret), message.delivery_id, body, now)
     return SignedDelivery(f"/webhooks/{channel}", {"content-type": JSON, **headers}, body)
+
+
+def _check(message: SampleMessage) -> None:
+    if not _DELIVERY_ID.fullmatch(message.delivery_id):
+        fix = "Write 1 to 128 visible ASCII characters."
+        raise InvalidInputError(f"{message.delivery_id!r} cannot be the id of a delivery.", fix=fix)
+    try:
+        f"{message.text}{message.thread}{message.sender}".encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError("The message is not UTF-8.", fix="Write it in UTF-8.") from error
 
 
 def _shared_key(channel: str, secret: Secret) -> bytes:

@@ -23,7 +23,7 @@ from pyflue.channels.http import Call, PlatformApi, Reply, read_answer, unresolv
 from pyflue.channels.payloads import FORM, JSON, decode, media_type
 from pyflue.channels.protocol import Answer, InboundEvent, RawRequest, SendFailure, SendReceipt
 from pyflue.channels.signatures import check_slack, text_keys
-from pyflue.channels.slack_payload import Callback, Event, Untyped
+from pyflue.channels.slack_payload import Callback, Event, Kind, Untyped
 from pyflue.channels.splitting import split_text
 from pyflue.clock import Clock
 from pyflue.config import ChannelSettings, Secrets
@@ -122,18 +122,16 @@ class SlackChannel:
             return Answer("handshake", body=msgspec.json.encode({"challenge": outer.challenge}))
         if outer.type != "event_callback":
             return _acknowledged("not_handled")
+        if reason := _reason_to_skip(outer.event):
+            return _acknowledged(reason)
         callback = decode(self.name, request.body, Callback)
         if reason := self._reason_to_ignore(callback):
             return _acknowledged(reason)
         return [self._event(callback, request.headers.get("x-slack-retry-num", ""))]
 
     def _reason_to_ignore(self, callback: Callback) -> str:
-        """Return why nobody works this event; empty when somebody does."""
+        """Return why nobody works this message; empty when somebody does."""
         event = callback.event
-        if event.type not in ("message", "app_mention"):
-            return "not_handled"
-        if event.subtype not in _KEPT_SUBTYPES:
-            return _IGNORED_SUBTYPES.get(event.subtype or "", "not_a_message")
         if not (event.channel and event.ts and callback.team):
             raise MalformedRequestError(self.name, "The event lacks its channel, ts or team.")
         if self._is_own(callback):
@@ -250,6 +248,15 @@ class SlackChannel:
     async def close(self) -> None:
         """Close connections; idempotent."""
         await self._api.close()
+
+
+def _reason_to_skip(kind: Kind) -> str:
+    """Return why an event of this kind is nobody speaking to us; empty when it may be."""
+    if kind.type not in ("message", "app_mention"):
+        return "not_handled"
+    if kind.subtype not in _KEPT_SUBTYPES:
+        return _IGNORED_SUBTYPES.get(kind.subtype or "", "not_a_message")
+    return ""
 
 
 def _acknowledged(reason: str) -> Answer:

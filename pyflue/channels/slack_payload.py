@@ -54,11 +54,19 @@ class Event(Struct, frozen=True):
         return datetime.fromtimestamp(int(self.ts.partition(".")[0]), UTC)
 
 
+class Kind(Struct, frozen=True):
+    """What an event says it is. Events other than messages have fields of the same names and other shapes."""
+
+    type: str = ""
+    subtype: str | None = None
+
+
 class Untyped(Struct, frozen=True):
     """The outermost shape of everything Slack posts as JSON."""
 
     type: str = ""
     challenge: str = ""
+    event: Kind = Kind()
 
 
 class Callback(Struct, frozen=True):

@@ -42,7 +42,7 @@ from pyflue.stores.protocol import Store
 BATCHES_IN_FLIGHT: Final = 2  # one commits while the next is being sent; a third adds only lock waits
 BATCH_SIZE: Final = 256
 WAITING: Final = 8_192  # beyond this the store is too slow to promise an answer in time
-STORE_TIMEOUT: Final = 8.0  # seconds for one batch; platforms give up on a webhook after 3 to 10
+STORE_TIMEOUT: Final = 8.0  # seconds for one admission and for one batch; platforms give up after 3 to 10
 RETRY_FOR: Final = 4.0  # seconds a batch whose commit is unknown is repeated
 RETRY_PAUSE: Final = 0.1  # seconds between those tries
 
@@ -62,8 +62,8 @@ class Admitter:
     async def admit(self, admission: Admission) -> Receipt:
         """Return once the admission is durable, or is known to have been admitted before (``duplicate``).
 
-        A caller that is cancelled leaves its batch alone: what was sent to the store stays admitted. The bell is rung
-        after the commit and never waited for.
+        A caller that is cancelled, or is told that the store does not answer, leaves its batch alone: what was sent to
+        the store may be admitted yet. The bell is rung after the commit and never waited for.
 
         Raises:
             IdempotencyConflictError: its key was used before with another body.
@@ -75,7 +75,11 @@ class Admitter:
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._waiting.append((_with_key(admission), future))
         self._start_batch()
-        return await future
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT):
+                return await future
+        except TimeoutError as error:
+            raise _no_answer() from error
 
     async def dispatch(
         self, address: SessionAddress, work: DispatchInput, key: DedupeKey | None = None, traceparent: str = ""
@@ -156,7 +160,7 @@ class Admitter:
                 async with asyncio.timeout(STORE_TIMEOUT):
                     answers = await self._store.ledger.admit(admissions, self._limits)
             except TimeoutError as error:
-                raise StoreUnavailableError(f"no answer to an admission within {STORE_TIMEOUT:g} s") from error
+                raise _no_answer() from error
             except StoreUnavailableError as error:
                 unknown = unknown or isinstance(error, CommitUnknownError)
                 if not unknown or self._clock.monotonic() >= give_up:
@@ -224,6 +228,10 @@ def _refused(admission: Admission, refusal: Refusal) -> PyFlueError:
             return QueueFullError("session", refusal.limit)
         case "deployment_full":
             return QueueFullError("deployment", refusal.limit)
+
+
+def _no_answer() -> StoreUnavailableError:
+    return StoreUnavailableError(f"no answer to an admission within {STORE_TIMEOUT:g} s")
 
 
 def _fail(future: asyncio.Future[Receipt], error: Exception) -> None:

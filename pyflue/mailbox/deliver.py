@@ -65,7 +65,8 @@ async def _sent(place: Workplace, item: OutboxItem, channel: Channel, receipt: S
 
 async def _failed(place: Workplace, item: OutboxItem, failure: SendFailure) -> OutboxItem | None:
     settings = place.settings.outbox
-    if failure.permanent or item.attempts >= settings.max_attempts or _is_too_old(place, item):
+    tried_enough = failure.retry_after is None and item.attempts >= settings.max_attempts
+    if failure.permanent or tried_enough or _is_too_old(place, item):
         return await _give_up(place, item, failure.what)
     delay = failure.retry_after or doubled(item.id, item.attempts, settings.first_delay, settings.longest_delay)
     await _delay(place, item, delay, failure.what, ambiguous=failure.ambiguous or item.recovered)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyflue.channels.protocol import Answer, RawRequest
-from pyflue.errors import ChannelError, MalformedRequestError, MediaTypeError, SignatureError
+from pyflue.errors import ChannelError, InvalidInputError, MalformedRequestError, MediaTypeError, SignatureError
 from tests.channels.building import NOW, channel, one_event, sample, signed
 
 NAMES = ("github", "slack", "standard")
@@ -53,6 +53,13 @@ def test_the_same_delivery_has_the_same_keys_and_another_has_others(name: str) -
 
     assert keys[0] == keys[1]
     assert not keys[0] & keys[2]
+
+
+@every_channel
+@pytest.mark.parametrize(("text", "delivery_id"), [("hi", "é"), ("hi", "a b"), ("hi", ""), ("hi\udcff", "d-1")])
+def test_a_sample_that_cannot_be_sent_is_refused_with_what_to_do(name: str, text: str, delivery_id: str) -> None:
+    with pytest.raises(InvalidInputError, match="Write"):
+        sample(name, text, delivery_id=delivery_id)
 
 
 @every_channel

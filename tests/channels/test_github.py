@@ -60,7 +60,7 @@ def receive(payload: object, event: str = "issue_comment", **settings: str) -> l
 def test_a_comment_becomes_an_event_of_its_issues_thread() -> None:
     event = one_event(receive(COMMENT))
 
-    assert event.instance_id == "github:octo/demo#7"
+    assert event.instance_id == "github:41:octo/demo#7"
     assert event.text == "@pyflue why?"
     assert event.occurred_at == datetime(2026, 1, 2, 3, 4, 0, tzinfo=UTC)
     assert event.attributes == {
@@ -107,8 +107,15 @@ def test_a_new_issue_or_pull_request_speaks_with_title_and_body(event: str, key:
     told = one_event(receive(payload, event))
 
     assert told.text == "It breaks\n\nOften."
-    assert told.instance_id == "github:octo/demo#7"
+    assert told.instance_id == "github:41:octo/demo#7"
     assert told.keys[1].key == f"{event}:I_7:opened"
+
+
+def test_a_repository_that_takes_over_a_name_does_not_take_over_its_conversations() -> None:
+    private = one_event(receive(comment(repository__id=41)))
+    public = one_event(receive(comment(repository__id=42)))
+
+    assert private.instance_id != public.instance_id
 
 
 def test_a_review_thread_is_a_conversation_of_its_own() -> None:
@@ -117,7 +124,7 @@ def test_a_review_thread_is_a_conversation_of_its_own() -> None:
     answer["comment"] |= {"id": 501, "node_id": "PRRC_501", "in_reply_to_id": 500}
     second = one_event(receive(answer, "pull_request_review_comment"))
 
-    assert first.instance_id == second.instance_id == "github:octo/demo#8:500"
+    assert first.instance_id == second.instance_id == "github:41:octo/demo#8:500"
     assert msgspec.json.decode(second.destination) == {
         "owner": "octo",
         "repo": "demo",

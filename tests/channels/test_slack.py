@@ -127,6 +127,20 @@ def test_what_is_not_somebody_speaking_is_acknowledged(subtype: str, why: str) -
     assert reason(receive({"type": "message", "channel": "D1", "channel_type": "im", "subtype": subtype})) == why
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "team_join", "user": {"id": "U5", "name": "ada"}},
+        {"type": "channel_created", "channel": {"id": "C2", "name": "news", "creator": "U5"}},
+        {"type": "reaction_added", "user": "U5", "item": {"type": "message", "channel": "C1", "ts": "1.000001"}},
+        {"type": "message", "subtype": "message_deleted", "channel": "D1", "files": {}, "ts": 1},
+        {"type": "something_new", "text": ["blocks"], "channel": 7, "ts": None},
+    ],
+)
+def test_events_nobody_answers_are_acknowledged_whatever_shape_they_have(event: dict[str, Any]) -> None:
+    assert reason(receive(event)) in ("not_handled", "deleted")
+
+
 @pytest.mark.parametrize("subtype", ["file_share", "thread_broadcast", "me_message", "bot_message"])
 def test_subtypes_in_which_somebody_speaks_are_worked(subtype: str) -> None:
     assert one_event(receive(DIRECT | {"subtype": subtype})).text == "hello"

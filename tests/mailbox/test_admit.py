@@ -60,10 +60,16 @@ class WatchedLedger:
         self.before: list[Exception] = []
         self.after: list[Exception] = []
         self.poison: str | None = None
+        self.stubborn = False  # refuse to be cancelled
 
     async def admit(self, admissions: Sequence[Admission], limits: QueueLimits) -> list[Receipt | Refusal]:
         self.batches.append(len(admissions))
-        await self.open.wait()
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            if self.stubborn:
+                await self.open.wait()
+            raise
         if any(admission.input.text == self.poison for admission in admissions):
             raise ValueError("cannot be stored")
         if self.before:
@@ -256,6 +262,24 @@ async def test_a_store_that_never_answers_is_given_up(front: Front, monkeypatch:
         await front.admitter.admit(admission("k1"))
 
 
+async def test_nobody_waits_for_a_store_that_takes_its_time_to_be_cancelled(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Psycopg spends seconds on asking a server that does not answer to stop."""
+    monkeypatch.setattr(admit, "STORE_TIMEOUT", 0.01)
+    front.ledger.open.clear()
+    front.ledger.stubborn = True
+
+    async with asyncio.timeout(10):
+        waiting = [front.admitter.admit(admission(f"k{n}")) for n in range(4)]
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [StoreUnavailableError] * 4
+    assert not front.ledger.open.is_set()
+    front.ledger.open.set()
+    await front.admitter.close()
+
+
 async def test_one_admission_that_cannot_be_stored_does_not_fail_the_others(front: Front) -> None:
     front.ledger.poison = "poison"
 
@@ -313,7 +337,7 @@ async def test_a_callers_own_key_makes_the_same_work_a_duplicate_and_other_work_
 
 def test_an_event_becomes_a_signal_with_its_reply_address() -> None:
     event = InboundEvent(
-        instance_id="github:o/r#1",
+        instance_id="github:1:o/r#1",
         keys=(DedupeKey("github:1", "delivery:abc"),),
         text="please look",
         attributes={"sender": "ada"},
@@ -323,7 +347,7 @@ def test_an_event_becomes_a_signal_with_its_reply_address() -> None:
 
     asked = admission_of(event, "github", ChannelSettings(agent="triage", failure_reply="sorry"), IDS, "00-ab-cd-01")
 
-    assert asked.address == SessionAddress("triage", "github:o/r#1", "default")
+    assert asked.address == SessionAddress("triage", "github:1:o/r#1", "default")
     assert asked.keys == event.keys
     assert asked.body_hash == b"h"
     assert asked.traceparent == "00-ab-cd-01"

@@ -10,6 +10,7 @@ from pyflue.channels.protocol import SendFailure, SendReceipt
 from pyflue.config import OutboxSettings, Settings
 from pyflue.dispatches import OutboxItem
 from pyflue.errors import CommitUnknownError
+from pyflue.session.backoff import doubled
 from pyflue.testing.flow import FAST, Flow
 from pyflue.testing.models import ScriptedModel
 from pyflue.testing.posted import Failure
@@ -168,6 +169,28 @@ async def test_after_so_many_tries_it_is_given_up() -> None:
         await flow.until_idle()
 
         assert await status(flow) == ["undeliverable"]
+
+
+async def test_being_told_when_to_try_again_uses_up_no_try() -> None:
+    settings = Settings(worker=FAST, outbox=OutboxSettings(max_attempts=2))
+    async with Flow({"agent": an_agent()}, model=ScriptedModel("hello"), settings=settings) as flow:
+        channel = OddChannel(*[SendFailure("Too many.", retry_after=timedelta(seconds=1))] * 4)
+        await with_channel(flow, channel)
+        await flow.receive("standard", "hi")
+        for count in range(1, 5):
+            await flow.until(lambda count=count: len(channel.items) == count)
+            await flow.until(lambda: is_delayed(flow))
+            await flow.pass_time(1)
+        await flow.until_idle()
+
+        assert await status(flow) == ["sent"]
+
+
+def test_the_usual_number_of_tries_lasts_for_the_usual_time() -> None:
+    usual = OutboxSettings()
+    pauses = [doubled("out_1", n, usual.first_delay, usual.longest_delay) for n in range(1, usual.max_attempts)]
+
+    assert sum(pauses, timedelta()).total_seconds() > usual.give_up_after
 
 
 async def test_after_so_long_it_is_given_up() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -216,6 +217,50 @@ async def test_a_restarted_server_is_used_again_and_no_broken_connection_reaches
 
             assert await asyncio.gather(*(store.ledger.release(lease, 99) for lease in leases)) == [False] * 8
         await store.close()
+
+
+async def test_a_server_that_falls_silent_is_not_ready_within_a_second_or_so(dsn: str) -> None:
+    async with silenceable(dsn) as (through, silent):
+        store = PostgresStore(through, pool=2)
+        await store.open()
+        await store.ready()
+
+        silent.set()
+        began = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError):
+                await store.ready()
+        took = time.monotonic() - began
+        silent.clear()
+        await _until_ready(store)
+        await store.close()
+
+    assert took < 4
+
+
+@contextlib.asynccontextmanager
+async def silenceable(dsn: str) -> AsyncGenerator[tuple[str, asyncio.Event]]:
+    """Yield a DSN that leads through a proxy, and an event: while it is set, what the server says is thrown away."""
+    silent = asyncio.Event()
+    target = psycopg.conninfo.conninfo_to_dict(dsn)
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, heard: bool) -> None:
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                if heard or not silent.is_set():
+                    writer.write(data)
+                    await writer.drain()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(str(target["host"]), int(str(target.get("port") or 5432)))
+        await asyncio.gather(pump(reader, back, heard=True), pump(there, writer, heard=False))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        yield psycopg.conninfo.make_conninfo(dsn, host="127.0.0.1", port=port), silent
+    finally:
+        server.close()
 
 
 async def _until_ready(store: PostgresStore) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from array import array
 from typing import Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEAD_SECONDS: Final = 10.0  # for the request line and all headers, from the connection or the head's first byte
+HEAD_SECONDS: Final = 10.0  # for request line and headers, from the connection or the first byte after an answer
 HEAD_BYTES: Final = 65_536  # of request line and headers; platforms send about 2 KiB
 CONNECTIONS: Final = 4_096  # at once in one process; more are closed unread, and a proxy tries again
 
@@ -26,6 +28,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        self.parser = _StayingParser(self)
         if len(self.connections) > most_connections():
             transport.abort()
             return
@@ -39,10 +42,14 @@ class BoundedConnection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         super().data_received(data)
+        if self.transport.is_closing():
+            return
         if self._head_complete:
+            if self.cycle.response_complete and self._late is None and self.timeout_keep_alive_task is None:
+                self._await_head()  # these bytes began no request, but ended uvicorn's wait for the next one
             return
         self._head_bytes += len(data)
-        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+        if self._head_bytes > HEAD_BYTES:
             self.send_400_response("The request's headers are too large.")
 
     def on_message_begin(self) -> None:
@@ -59,7 +66,21 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_complete = True
         self._head_arrived()
-        super().on_headers_complete()
+        if not self._offers_another_protocol():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self._offers_another_protocol():
+            super().on_message_complete()
+
+    def _offers_another_protocol(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def head_without_offer(self) -> bytes:
+        """Return the head of this request as if it had not offered to change the protocol."""
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines.extend(b"%b: %b" % header for header in self.headers if header[0] != b"upgrade")
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _await_head(self) -> None:
         self._late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
@@ -68,6 +89,30 @@ class BoundedConnection(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+class _StayingParser(httptools.HttpRequestParser):
+    """Declines every offer to change the protocol, by reading the request as if there were none.
+
+    Left alone, httptools takes the body of such a request for bytes of the other protocol, and a signed delivery seems
+    empty. Java's HTTP client makes the offer (h2c) with every first request that is not encrypted.
+    """
+
+    def __init__(self, connection: BoundedConnection) -> None:
+        super().__init__(connection)
+        self._connection = connection
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+
+    def feed_data(self, data: bytes | bytearray | memoryview | array[int]) -> None:
+        parser, rest = self, memoryview(data)
+        while True:  # a sender may put many such requests in one packet
+            try:
+                return super(_StayingParser, parser).feed_data(rest)
+            except httptools.HttpParserUpgrade as offer:
+                head = self._connection.head_without_offer()
+                rest = rest[offer.args[0] :]
+                parser = self._connection.parser = _StayingParser(self._connection)
+                super(_StayingParser, parser).feed_data(head)
 
 
 def most_connections() -> int:

@@ -24,6 +24,7 @@ async def serve_until_stopping(deps: WebDeps, listening: socket.socket) -> None:
     config = uvicorn.Config(
         create_app(deps),
         http=BoundedConnection,
+        ws="none",  # whatever else is installed: a connection that changes its protocol leaves those bounds
         lifespan="off",  # the parts are opened and closed around this call
         access_log=False,  # our own line has no query string and knows the dispatch
         log_config=None,

@@ -12,7 +12,7 @@ from pyflue.stores.postgres.fleet import PostgresFleet
 from pyflue.stores.postgres.journal import PostgresEvents, PostgresJournal, PostgresSteps
 from pyflue.stores.postgres.ledger import PostgresLedger
 from pyflue.stores.postgres.outbox import PostgresOutbox
-from pyflue.stores.postgres.pool import Pool
+from pyflue.stores.postgres.pool import Pool, Row
 from pyflue.stores.postgres.schema import applied_migrations, migrate
 from pyflue.stores.postgres.views import PostgresViews
 from pyflue.stores.queries import load_queries
@@ -32,6 +32,7 @@ class PostgresStore:
     def __init__(self, dsn: str, *, pool: int = 6, clock: Clock | None = None) -> None:
         self._queries = load_queries(_PACKAGE)
         self._pool = Pool(dsn, pool, self._queries)
+        self._asked: set[asyncio.Task[list[Row]]] = set()
         self.ledger = PostgresLedger(self._pool, clock)
         self.journal = PostgresJournal(self._pool, clock)
         self.outbox = PostgresOutbox(self._pool, clock)
@@ -60,8 +61,18 @@ class PostgresStore:
 
     async def ready(self) -> None:
         """Return when the server answers; raise ``StoreUnavailableError`` when it does not within a second."""
+        asked = asyncio.create_task(self._pool.read("store_ready", {}), name="pyflue.store_ready")
+        self._asked.add(asked)
+        asked.add_done_callback(self._answered)
         try:
-            async with asyncio.timeout(_READY_WITHIN):
-                await self._pool.read("store_ready", {})
-        except TimeoutError:
-            raise StoreUnavailableError("no answer within a second") from None
+            done, _ = await asyncio.wait({asked}, timeout=_READY_WITHIN)
+        finally:
+            asked.cancel()  # and not waited for: psycopg spends ten seconds on a server that does not answer
+        if not done:
+            raise StoreUnavailableError("no answer within a second")
+        await asked
+
+    def _answered(self, asked: asyncio.Task[list[Row]]) -> None:
+        self._asked.discard(asked)
+        if not asked.cancelled():
+            asked.exception()  # nobody may be left who reads it
