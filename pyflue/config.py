@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast
@@ -43,6 +43,18 @@ class Secret:
 
     def __bool__(self) -> bool:
         return bool(self._value)
+
+
+SHORTEST_SECRET: Final = 6  # characters; blotting out anything shorter would garble texts and protect nothing
+
+
+def blotted(text: str, secrets: Sequence[Secret]) -> str:
+    """Return a text with the values of ``secrets`` taken out."""
+    for secret in secrets:
+        value = secret.reveal()
+        if len(value) >= SHORTEST_SECRET:
+            text = text.replace(value, "…")
+    return text
 
 
 class StorageSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -244,7 +256,9 @@ SECRET_ENVIRONMENT: Final[dict[str, str]] = {
     "STANDARD_WEBHOOK_SECRET": "standard_webhook_secret",
 }
 
-WITHHELD: Final[frozenset[str]] = frozenset({*SECRET_ENVIRONMENT, "PYFLUE_DATABASE_URL", "PYFLUE_REDIS_URL"})
+WITHHELD: Final[frozenset[str]] = frozenset(
+    {*SECRET_ENVIRONMENT, "PYFLUE_DATABASE_URL", "PYFLUE_REDIS_URL", "PYFLUE_API_KEYS", "ANTHROPIC_BASE_URL"}
+)
 """What agents are not handed with the environment: PyFlue's own secrets, and addresses that may hold passwords."""
 
 

@@ -81,6 +81,7 @@ class Runtime:
             clock=self.clock,
             ids=self.ids,
             env=self.project.env,
+            secrets=self.project.secrets,
             worker_id=self.ids.worker(),
             liveness=Liveness(self.clock, settings.worker.lease, settings.worker.fence_margin),
         )

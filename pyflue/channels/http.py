@@ -24,7 +24,7 @@ from pyflue.clock import Clock
 
 T = TypeVar("T")
 
-_RETRYABLE_4XX: Final = frozenset({408, 409, 425, 429})
+_RETRYABLE_4XX: Final = frozenset({401, 408, 409, 425, 429})
 _LONGEST_WAIT: Final = timedelta(days=1)  # a platform that asks for more is asked again after a day
 _NEVER_LEFT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 _NOT_IN_HEADERS: Final = re.compile(r"[\r\n\x00]")
@@ -106,7 +106,8 @@ class PlatformApi:
         """Say what an answer other than 2xx means for the reply that was to be sent.
 
         A 5xx is ambiguous: the platform may have done the work before it failed. A 4xx did nothing, and except for
-        408, 409, 425 and 429 nothing changes by asking again; nor does a redirect, which is not followed.
+        401 (an operator can replace a token), 408, 409, 425 and 429 nothing changes by asking again; nor does a
+        redirect, which is not followed.
         """
         message = f"{self._channel} answered {reply.status}" + (f": {said[:200]}" if said else ".")
         wait = self.retry_after(reply)

@@ -42,6 +42,8 @@ _IGNORED_SUBTYPES: Final = {"message_changed": "edited", "message_deleted": "del
 _UNSURE_ERRORS: Final = frozenset(
     {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "duplicate_message_not_found"}
 )
+_TOKEN_ERRORS: Final = frozenset({"invalid_auth", "not_authed", "token_expired", "token_revoked", "account_inactive"})
+"""Until an operator sets another token; the reply waits for it."""
 _RATE_ERRORS: Final = frozenset({"ratelimited", "rate_limited", "message_limit_exceeded"})
 _NO_LOOKING: Final = frozenset({"missing_scope", "not_allowed_token_type", "method_deprecated", "no_permission"})
 
@@ -240,6 +242,8 @@ class SlackChannel:
     def _refusal(self, error: str, reply: Reply) -> SlackError:
         """Tell refusals that pass from those that stay; one we do not know is taken to stay."""
         wait = self._api.retry_after(reply)
+        if error in _TOKEN_ERRORS:
+            return SlackError(error, permanent=False, ambiguous=False, retry_after=wait)
         if error in _RATE_ERRORS:
             return SlackError(error, permanent=False, ambiguous=False, retry_after=wait or RATE_LIMIT_WAIT)
         unsure = error in _UNSURE_ERRORS

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from pyflue.agents import AgentCreateContext, ResolvedAgent, build
+from pyflue.config import blotted
 from pyflue.dispatches import Dispatch, Mailbox
 from pyflue.entries import Entry, InputEntry, JournalLine
 from pyflue.errors import AgentBuildError, ConfigurationError, HandBack, LeaseLost, UnknownEntryKindError
@@ -123,7 +124,8 @@ async def _run(
             detail=error.detail,
         )
         delay = pause_before_retry(dispatch.id, dispatch.attempts, place.settings.retry)
-        return Parked(error.code, delay, refund=False, message=str(error))
+        said = blotted(str(error), place.secrets.all)  # it may repeat what the agent's own code raised
+        return Parked(error.code, delay, refund=False, message=said)
     if agent.persist is not None:
         try:
             await journal.keep_in(agent.persist)

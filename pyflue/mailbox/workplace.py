@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pyflue.bells.protocol import Bell
 from pyflue.channels.protocol import Channel
 from pyflue.clock import Clock
-from pyflue.config import Settings
+from pyflue.config import Secrets, Settings
 from pyflue.dispatches import OutboxItem
 from pyflue.ids import DispatchId, Ids, OutboxId, WorkerId
 from pyflue.mailbox.gate import Gate
@@ -37,6 +37,7 @@ class Workplace:
     clock: Clock
     ids: Ids
     env: Mapping[str, str]
+    secrets: Secrets
     worker_id: WorkerId
     liveness: Liveness
     deliver: Callable[[OutboxItem], None] = lambda item: None

@@ -37,18 +37,21 @@ class StreamReader:
     """Cuts a byte stream into the data of server-sent events. Lines may end in LF, CR LF or CR."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []  # of a line, in pieces: put together once, when the line ends
+        self._held = b""  # a CR that an LF may follow
         self._data: list[bytes] = []
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Take the next bytes; yield the data of every event they complete."""
-        block = self._rest + chunk
+        block = self._held + chunk
+        self._held = b""
         if b"\r" in block:
             block = self._unified(block)
-        else:
-            self._rest = b""
         *lines, rest = block.split(b"\n")
-        self._rest = rest + self._rest
+        if lines:
+            lines[0] = b"".join((*self._rest, lines[0]))
+            self._rest = []
+        self._rest.append(rest)
         for line in lines:
             if line.startswith(b"data:"):
                 self._data.append(line[5:])
@@ -57,16 +60,17 @@ class StreamReader:
 
     def finish(self) -> Iterator[bytes]:
         """Yield the last event if only the blank line after it is missing."""
-        if self._rest.startswith(b"data:"):
-            self._data.append(self._rest[5:])
+        rest = b"".join(self._rest)
+        if rest.startswith(b"data:"):
+            self._data.append(rest[5:])
         if self._data:
             yield self._taken()
 
     def _unified(self, block: bytes) -> bytes:
         """Make every line end LF. A CR at the very end waits for the next chunk: an LF may follow."""
-        held = b"\r" if block.endswith(b"\r") else b""
-        self._rest = held
-        return block[: len(block) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if block.endswith(b"\r"):
+            self._held = b"\r"
+        return block[: len(block) - len(self._held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _taken(self) -> bytes:
         data, self._data = b"\n".join(self._data), []

@@ -17,13 +17,14 @@ from typing import Final, Literal, TextIO, cast
 
 import msgspec
 
-from pyflue.config import LogSettings, Secret
+from pyflue.config import LogSettings, Secret, blotted
 
 Level = Literal["debug", "info", "warning", "error"]
 Scalar = str | int | float | bool | None
 """What a log field may be. Nothing that could hold a payload, a prompt or a secret."""
 
 _LOGGER: Final = logging.getLogger("pyflue")
+_LOGGER.addHandler(logging.NullHandler())  # an application that configures no logging hears nothing of ours
 _QUIET: Final = ("dramatiq", "uvicorn", "httpx", "httpcore", "httpx2", "anthropic", "litestar", "asyncio", "psycopg")
 """Libraries heard only from ``warning`` up: what they say in passing, our own lines say once and with ids."""
 _NUMBERS: Final[dict[Level, int]] = {
@@ -34,7 +35,6 @@ _NUMBERS: Final[dict[Level, int]] = {
 }
 _PLAIN: Final = re.compile(r"[^\s\"=\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _EXTRA: Final = "pyflue_fields"
-_SHORTEST_SECRET: Final = 6  # characters; replacing anything shorter would garble lines and protect nothing
 
 _bound: ContextVar[Mapping[str, Scalar] | None] = ContextVar("pyflue_log_ids", default=None)
 
@@ -47,7 +47,7 @@ def configure(settings: LogSettings, stream: TextIO, secrets: Sequence[Secret] =
     """
     text = settings.format == "text" or (settings.format == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Formatter(text=text, secrets=[secret.reveal() for secret in secrets]))
+    handler.setFormatter(_Formatter(text=text, secrets=secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_NUMBERS[settings.level])
@@ -86,10 +86,10 @@ def log(event: str, /, *, level: Level = "info", exc_info: BaseException | None 
 class _Formatter(logging.Formatter):
     """Turns a record into one line. Ours carry ``pyflue_fields``; a library's message becomes a field."""
 
-    def __init__(self, *, text: bool, secrets: Sequence[str]) -> None:
+    def __init__(self, *, text: bool, secrets: Sequence[Secret]) -> None:
         super().__init__()
         self._text = text
-        self._secrets = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+        self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
         event, fields = self._read(record)
@@ -114,9 +114,9 @@ class _Formatter(logging.Formatter):
             return value
         if not isinstance(value, str):
             return "…" if isinstance(value, Secret) else f"<{type(value).__name__}>"
-        for secret in self._secrets:
-            value = value.replace(secret, "…")
-        return value.encode("utf-8", "replace").decode()  # a lone surrogate would make the line undecodable
+        return (
+            blotted(value, self._secrets).encode("utf-8", "replace").decode()
+        )  # a lone surrogate would make the line undecodable
 
 
 def _text_line(at: datetime, level: str, event: str, fields: Mapping[str, Scalar]) -> str:

@@ -6,8 +6,10 @@ that takes over from a dead one enters at the same place as one that goes on.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
-from typing import assert_never
+from math import isinf
+from typing import Final, assert_never
 
 from pyflue.entries import AnswerEntry, JournalLine
 from pyflue.events import PREVIEW_CHARACTERS, TurnAnswered
@@ -20,7 +22,8 @@ from pyflue.session.resume import AskModel, Finished, RunTools, WriteInput, cont
 from pyflue.session.toolcalls import REPLY_TOOL, run_tool_calls
 from pyflue.session.turn import Completed, Failed, Parked, Turn, Verdict
 
-DEFAULT_MAX_TOKENS = 8_192
+DEFAULT_MAX_TOKENS: Final = 8_192
+DEADLINE: Final = Failed("deadline", "Its wall-clock budget is used up.")
 
 
 async def work(turn: Turn) -> Verdict:
@@ -53,8 +56,14 @@ async def take_turn(turn: Turn, lines: list[JournalLine]) -> Verdict | None:
     """Ask the model once; record what it says unless it is final, in which case the settlement records it."""
     began = turn.clock.monotonic()
     number = tally(lines).turns + 1
+    timer = asyncio.timeout(seconds_left(turn))
     try:
-        answer = await ask(turn)
+        async with timer:
+            answer = await ask(turn)
+    except TimeoutError:
+        if not timer.expired():
+            raise
+        return DEADLINE
     except ModelFailure as failure:
         log("model.failed", level="warning", reason=failure.reason_code, kind=failure.kind, detail=failure.detail)
         return verdict_of(turn, failure)
@@ -113,9 +122,12 @@ def over_limit(turn: Turn, lines: list[JournalLine]) -> Failed | None:
         return Failed(
             "token_limit", f"It used {used.usage.total_tokens} tokens; the limit is {limits.max_tokens_total}."
         )
-    if turn.clock.monotonic() >= turn.deadline:
-        return Failed("deadline", "Its wall-clock budget is used up.")
-    return None
+    return DEADLINE if turn.clock.monotonic() >= turn.deadline else None
+
+
+def seconds_left(turn: Turn) -> float | None:
+    """Return how long a model call may take: what is left of the dispatch's wall clock; None without a deadline."""
+    return None if isinf(turn.deadline) else turn.deadline - turn.clock.monotonic()
 
 
 def verdict_of(turn: Turn, failure: ModelFailure) -> Verdict:

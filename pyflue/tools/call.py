@@ -6,20 +6,53 @@ import asyncio
 import inspect
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from pyflue.errors import ToolError, described
+from pyflue.observers.logs import log
 from pyflue.tools.threads import run_in_thread
 from pyflue.tools.tool import ToolContext, ToolDefinition
 
+CANCELLED_WITHIN: Final = 5.0  # seconds a cancelled tool may take to put its things in order
 
-async def call(tool: ToolDefinition, arguments: Mapping[str, Any], context: ToolContext) -> object:
+_left_running: Final[set[asyncio.Task[object]]] = set()  # a task nobody holds could be collected while it runs
+
+
+async def call(
+    tool: ToolDefinition,
+    arguments: Mapping[str, Any],
+    context: ToolContext,
+    *,
+    cancelled_within: float = CANCELLED_WITHIN,
+) -> object:
     """Run the tool with decoded arguments and return what it returned, whatever that is.
 
-    A sync function runs in a thread of its own; cancelling the call stops the wait, not the thread. There is no
-    timeout here. An ``Exception`` comes out as it is. What would reach further than this call becomes a ``ToolError``:
-    leaving the process (``sys.exit``), cancelling a task that nobody asked to cancel, any other ``BaseException``.
+    There is no timeout here. Cancelling the call cancels an ``async`` tool and waits ``cancelled_within`` seconds for its
+    end; one that goes on is left alone, as is the thread that a sync function runs in. An ``Exception`` comes out as it
+    is. What would reach further than this call becomes a ``ToolError``: leaving the process (``sys.exit``), cancelling a
+    task that nobody asked to cancel, any other ``BaseException``.
     """
+    task = asyncio.create_task(_run(tool, arguments, context), name=f"pyflue-tool-{tool.name}")
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        task.cancel()
+        _left_running.add(task)
+        task.add_done_callback(_ended)
+        await asyncio.wait({task}, timeout=cancelled_within)
+        if not task.done():
+            log("tool.not_cancelled", level="warning", tool=tool.name, dispatch_id=context.dispatch_id)
+        raise
+    return task.result()
+
+
+def _ended(task: asyncio.Task[object]) -> None:
+    _left_running.discard(task)
+    if not task.cancelled():
+        task.exception()  # its call is over: nobody is left to hear of it
+
+
+async def _run(tool: ToolDefinition, arguments: Mapping[str, Any], context: ToolContext) -> object:
     extras: dict[str, Any] = {}
     if tool.wants_context:
         extras[tool.context_parameter] = context
@@ -36,7 +69,7 @@ async def call(tool: ToolDefinition, arguments: Mapping[str, Any], context: Tool
         if task is None or task.cancelling():
             raise
         raise ToolError(f"Tool {tool.name} was cancelled from within.") from error
-    except (Exception, GeneratorExit):  # GeneratorExit: this call itself is being thrown away
+    except Exception:
         raise
     except BaseException as error:
         raise ToolError(described(error)) from error

@@ -197,7 +197,7 @@ async def test_an_unreadable_retry_after_is_as_none(fake: FakePlatforms, value: 
 
 
 @every_channel
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 422, 302])
+@pytest.mark.parametrize("status", [400, 403, 404, 410, 422, 302])
 async def test_a_refusal_that_will_stay_is_permanent(fake: FakePlatforms, name: PlatformName, status: int) -> None:
     fake.fail(Failure(name, status=status, headers={"location": fake.url + "/_fake/health"}))
 
@@ -206,6 +206,15 @@ async def test_a_refusal_that_will_stay_is_permanent(fake: FakePlatforms, name: 
     assert failure.permanent
     assert not failure.ambiguous
     assert str(status) in str(failure)
+
+
+@every_channel
+async def test_a_token_that_is_not_accepted_any_more_is_waited_for(fake: FakePlatforms, name: PlatformName) -> None:
+    fake.fail(Failure(name, status=401))
+
+    failure = await failure_of(fake, name)
+
+    assert (failure.permanent, failure.ambiguous) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +251,8 @@ async def test_githubs_refusal_says_what_github_said(fake: FakePlatforms) -> Non
     [
         ("channel_not_found", True, False),
         ("is_archived", True, False),
-        ("invalid_auth", True, False),
+        ("invalid_auth", False, False),
+        ("token_revoked", False, False),
         ("some_new_error", True, False),
         ("ratelimited", False, False),
         ("internal_error", False, True),
@@ -344,7 +354,7 @@ async def test_a_reply_signed_with_another_secret_is_refused_by_the_receiver(fak
         await channel.send(outbox_item(DESTINATIONS["standard"]))
     await channel.close()
 
-    assert raised.value.permanent
+    assert not raised.value.permanent  # until the secrets agree
     assert fake.messages() == []
 
 

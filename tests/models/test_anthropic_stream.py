@@ -39,6 +39,7 @@ START = {
     },
 }
 STOP = {"type": "message_stop"}
+ENDLESS = 200_000  # pieces of a line that does not end; putting it together anew for each takes minutes
 
 
 def begin(index: int, **block: object) -> dict[str, object]:
@@ -330,3 +331,11 @@ def test_a_raw_part_does_not_hold_on_to_the_event_it_came_from() -> None:
     assert isinstance(part, OtherPart)
     assert isinstance(part.raw, Raw)
     assert bytes(part.raw) == b'{"type": "poem", "lines": "x"}'
+
+
+@pytest.mark.timeout(20)
+def test_a_line_without_an_end_costs_what_it_is_long() -> None:
+    reader, piece = StreamReader(), b"x" * 100
+
+    assert not any(list(reader.feed(piece)) for _ in range(ENDLESS))
+    assert list(reader.feed(b"\n\n")) == []

@@ -18,7 +18,7 @@ from pyflue.mailbox.attempt import judge
 from pyflue.messages import Usage
 from pyflue.models.protocol import FailureKind, ModelFailure
 from pyflue.session.turn import Aborted, Completed, Failed
-from pyflue.testing.flow import FAST, Flow
+from pyflue.testing.flow import FAST, SECRETS, Flow
 from pyflue.testing.models import Held, ScriptedModel, calls, says
 from tests.session.agents import Bench, an_agent
 
@@ -85,6 +85,17 @@ async def test_wall_clock_is_looked_at_between_turns() -> None:
         assert row.error is not None
         assert (row.status, row.error.code) == ("failed", "deadline")
         assert bench.finished == 1
+
+
+async def test_a_model_call_that_never_ends_is_ended_with_the_wall_clock() -> None:
+    held = Held("too late")
+    agent = an_agent(limits={"wall_clock": 0.05})
+    async with Flow({"agent": agent}, model=ScriptedModel(held)) as flow:
+        row = await flow.outcome(await flow.dispatch("go"))
+
+        assert row.error is not None
+        assert (row.status, row.error.code) == ("failed", "deadline")
+        assert held.cancelled
 
 
 async def is_parked(flow: Flow, receipt: Receipt) -> bool:
@@ -243,6 +254,22 @@ async def test_an_agent_that_is_never_mended_fails_its_dispatch_in_the_end() -> 
         assert row.error is not None
         assert (row.status, row.error.code) == ("failed", "agent_failed")
         assert "no such table" in row.error.message
+
+
+async def test_a_secret_in_what_an_initializer_raised_is_not_stored() -> None:
+    token = SECRETS.github_token.reveal()
+
+    def initialize() -> dict[str, object]:
+        raise RuntimeError(f"401 with {token}")
+
+    agent = create_agent(initialize, limits={"max_attempts": 1})
+    async with Flow({"agent": agent}, settings=SETTINGS) as flow:
+        receipt = await flow.dispatch("go")
+        row = await flow.outcome(receipt)
+
+        assert row.error is not None
+        assert "401 with …" in row.error.message
+        assert token not in f"{row} {await flow.events(receipt)}"
 
 
 async def test_an_initializer_that_hangs_is_given_up_and_costs_an_attempt(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,6 +173,68 @@ async def test_what_no_except_exception_catches_stays_within_the_call(kind: type
             await call(definition, {}, Context())
 
 
+async def test_a_generator_exit_of_a_tool_stays_within_the_call() -> None:
+    @tool
+    async def leave() -> str:
+        """Leave as a generator does."""
+        raise GeneratorExit
+
+    with pytest.raises(ToolError, match="GeneratorExit"):
+        await call(leave, {}, Context())
+
+
+async def test_a_tool_that_refuses_to_be_cancelled_is_left_alone_after_a_while() -> None:
+    reached, let_go, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def stubborn() -> str:
+        """Refuse to stop."""
+        reached.set()
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                continue
+        ended.set()
+        return "finally"
+
+    waiting = asyncio.create_task(call(stubborn, {}, Context(), cancelled_within=0.02))
+    await reached.wait()
+    waiting.cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    assert not ended.is_set()
+    let_go.set()
+    async with asyncio.timeout(5):
+        await ended.wait()
+
+
+async def test_a_cancelled_tool_may_put_its_things_in_order_before_its_call_ends() -> None:
+    reached, orderly = asyncio.Event(), False
+
+    @tool
+    async def tidy() -> str:
+        """Tidy up at the end."""
+        nonlocal orderly
+        try:
+            reached.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            orderly = True
+        return "never"
+
+    waiting = asyncio.create_task(call(tidy, {}, Context()))
+    await reached.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    assert orderly
+
+
 async def test_a_tool_that_cancels_itself_fails_and_does_not_stop_the_turn() -> None:
     @tool
     async def inner() -> None:
