@@ -172,6 +172,7 @@ def _client_class() -> type[AsyncAnthropic]:
                 first.method, first.url, headers=first.headers, content=options.content, extensions=first.extensions
             )
 
+    Client.__name__ = AsyncAnthropic.__name__  # which the SDK names in its user-agent
     return Client
 
 

@@ -308,6 +308,7 @@ async def test_gateway_headers_are_sent_and_the_environment_is_not_asked(
     await model.answer(ask("fake-echo"))
 
     assert fake.requests[-1].headers["x-gateway"] == "blue"
+    assert fake.requests[-1].headers["user-agent"].startswith("AsyncAnthropic/Python")
     assert "from-the-environment" not in json.dumps(fake.requests[-1].headers)
     await model.close()
 
