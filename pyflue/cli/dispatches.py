@@ -79,7 +79,7 @@ async def _list(project: Project, query: DispatchQuery, json: bool) -> None:
         addresses = await _addresses(store, rows)
     if json:
         for row in rows:
-            out.say(as_json(dispatch_report(row, addresses[row.session_id])))
+            out.say_json(as_json(dispatch_report(row, addresses[row.session_id])))
         return
     if not rows:
         out.say("No dispatches.")
@@ -118,7 +118,7 @@ async def _show(project: Project, given: str, json: bool) -> None:
         around = await _surroundings(store, row)
     blocked = blocked_by(row, around)
     if json:
-        out.say(as_json(dispatch_detail(row, around.session.address, around.replies, blocked)))
+        out.say_json(as_json(dispatch_detail(row, around.session.address, around.replies, blocked)))
     else:
         print_dispatch(out, dispatch_detail(row, around.session.address, around.replies, blocked), around.now)
 

@@ -48,7 +48,7 @@ def command(json: JsonOption = False, config: ConfigOption = "pyflue.toml") -> N
         findings = [check_release(), _settings_read(config), *run(_diagnosed(project))]
     out = Terminal(env)
     if json:
-        out.say(as_json(Diagnosis(worst(findings), tuple(findings))))
+        out.say_json(as_json(Diagnosis(worst(findings), tuple(findings))))
     else:
         _print(out, findings)
     if worst(findings) == "fail":

@@ -63,7 +63,7 @@ async def _list(project: Project, query: SessionQuery, json: bool) -> None:
         rows = await store.views.sessions(query)
     if json:
         for row in rows:
-            out.say(as_json(session_report(row)))
+            out.say_json(as_json(session_report(row)))
         return
     if not rows:
         out.say("No sessions.")
@@ -97,7 +97,7 @@ async def _show(project: Project, given: str, entries: int, json: bool) -> None:
             dispatches=tuple(dispatch_report(dispatch, row.address) for dispatch in latest),
             entries=tuple(map(entry_report, lines)),
         )
-        out.say(as_json(report))
+        out.say_json(as_json(report))
         return
     _print_session(out, row)
     _print_dispatches(out, latest)

@@ -42,3 +42,9 @@ async def test_an_agent_that_is_not_there_is_said_so(desk: Desk) -> None:
 
     assert (done.code, done.out) == (1, "")
     assert "There is no agent named 'nobody'" in done.err
+
+
+async def test_an_answer_is_printed_where_its_characters_cannot_be(desk: Desk) -> None:
+    done = await desk.run("run", "triage", "--prompt", "für dich", env={"PYTHONIOENCODING": "ascii"})
+
+    assert (done.code, done.out) == (0, "You said: f\\xfcr dich\n")
