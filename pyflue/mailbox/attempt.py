@@ -120,7 +120,7 @@ async def _run(
             level="error",
             agent=journal.lease.address.agent,
             reason=error.code,
-            detail=error.detail,
+            detail=error.detail or f"{error.what} {error.cause}",
         )
         delay = pause_before_retry(dispatch.id, dispatch.attempts, place.settings.retry)
         return Parked(error.code, delay, refund=False, message=str(error))
