@@ -66,7 +66,10 @@ async def _diagnosed(project: Project) -> list[Finding]:
     findings.append(await check_broker(project))
     if missing := missing_file(project):
         return [*findings, missing]
-    store = open_store(project.database_url, pool=CONNECTIONS)
+    try:
+        store = open_store(project.database_url, pool=CONNECTIONS)
+    except ConfigurationError as error:
+        return [*findings, fail("storage", f"{error.what} {error.cause}".strip(), error.fix)]
     try:
         storage = await check_storage(project, store)
         findings.append(storage)
