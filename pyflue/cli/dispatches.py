@@ -20,7 +20,7 @@ from pyflue.config import Project, load_project
 from pyflue.dispatches import TERMINAL, Admission, DedupeKey, Dispatch, SessionAddress, Status
 from pyflue.errors import InvalidInputError
 from pyflue.events import DispatchParked, decode_event
-from pyflue.ids import DispatchId, Ids, SessionId
+from pyflue.ids import DispatchId, Ids, SessionId, kind_of
 from pyflue.mailbox.admit import Admitter
 from pyflue.stores.protocol import DispatchQuery, Store
 
@@ -42,6 +42,8 @@ def list_dispatches(
     config: ConfigOption = "pyflue.toml",
 ) -> None:
     """List dispatches, newest first."""
+    if before and kind_of(before) != "dispatch":
+        raise typer.BadParameter("--before takes the id of a dispatch (dsp_…).")
     query = DispatchQuery(
         status=status,
         agent=agent or None,

@@ -17,7 +17,7 @@ from pyflue.cli.terminal import Terminal, ago, moment, span
 from pyflue.clock import SystemClock
 from pyflue.config import Project, load_project
 from pyflue.dispatches import Dispatch, SessionAddress
-from pyflue.ids import SessionId
+from pyflue.ids import SessionId, kind_of
 from pyflue.stores.protocol import DispatchQuery, SessionQuery, SessionRow, StoredLine
 
 command = typer.Typer(rich_markup_mode=None)
@@ -34,6 +34,8 @@ def list_sessions(
     config: ConfigOption = "pyflue.toml",
 ) -> None:
     """List sessions by id, which is in no order of time."""
+    if after and kind_of(after) != "session":
+        raise typer.BadParameter("--after takes the id of a session (ses_…).")
     query = SessionQuery(agent or None, SessionId(after) if after else None, limit)
     run(_list(load_project(config), query, json))
 
