@@ -273,11 +273,11 @@ def load_project(path: str | Path = "pyflue.toml", env: Mapping[str, str] | None
     A missing default ``pyflue.toml`` means defaults; a path given otherwise must exist.
 
     Raises:
-        ConfigurationError: the file is missing or not TOML, or a key is unknown or of the wrong type.
+        ConfigurationError: the file is missing, unreadable or not TOML, or a key is unknown or of the wrong type.
     """
     environment = dict(os.environ if env is None else env)
     file = Path(path)
-    if file.is_file():
+    if file.exists():
         tree = _parse(file)
     elif str(path) == "pyflue.toml":
         tree = {}
@@ -290,9 +290,9 @@ def load_project(path: str | Path = "pyflue.toml", env: Mapping[str, str] | None
         settings = msgspec.convert(tree, Settings)
     except msgspec.ValidationError as error:
         raise ConfigurationError(
-            f"The settings in {file} cannot be used.",
+            "The settings cannot be used.",
             cause=f"{error}.",
-            fix="Correct the key; docs/reference/settings.md lists all of them.",
+            fix=f"Correct the key in {file}, or the variable that sets it; docs/reference/settings.md lists all of them.",
         ) from error
     secrets = Secrets(**{field: Secret(environment.get(name, "")) for name, field in SECRET_ENVIRONMENT.items()})
     shared = {name: value for name, value in environment.items() if name not in WITHHELD}
@@ -304,6 +304,10 @@ def _parse(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file} is not valid TOML.", cause=f"{error}.", fix="Correct the file.") from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"{file} cannot be read.", cause=f"{error.strerror}.", fix="Correct the file."
+        ) from error
 
 
 def _overlay(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
@@ -321,6 +325,7 @@ def _put(tree: dict[str, Any], keys: tuple[str, ...], value: str) -> None:
     for key in keys[:-1]:
         inner = tree.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise ConfigurationError(f"[{key}] must be a table.", fix="Write it as a TOML table.")
+            name = ".".join(keys[: keys.index(key) + 1])
+            raise ConfigurationError(f"[{name}] must be a table.", fix="Write it as a TOML table.")
         tree = cast("dict[str, Any]", inner)
     tree[keys[-1]] = value

@@ -81,7 +81,7 @@ class AgentBuildError(ConfigurationError):
         super().__init__(
             f"Agent {agent!r} could not be built.",
             cause=reason,
-            fix="Correct its initializer; the work stays queued and is tried again.",
+            fix="Correct its initializer; work that waits for it is tried again.",
             detail=detail,
         )
 

@@ -51,6 +51,24 @@ def test_what_keeps_running_has_a_health_check(services: dict[str, dict[str, Any
     assert {"interval", "timeout", "retries"} <= set(check)
 
 
+def test_the_database_is_healthy_only_once_the_server_answers_that_stays(services: dict[str, dict[str, Any]]) -> None:
+    """The image's entry point sets the database up with a server that listens on its socket alone, then stops it."""
+    check = services["postgres"]["healthcheck"]["test"]
+
+    assert check[:2] == ["CMD", "pg_isready"]
+    assert check[check.index("--host") + 1] == "127.0.0.1"
+
+
+def test_the_databases_password_reaches_agents_in_no_variable(services: dict[str, dict[str, Any]]) -> None:
+    """``.env`` holds it for the database; what the processes get of it is the URL, which agents are not handed."""
+    for service in ("migrate", "web", "worker"):
+        given = services[service]["environment"]
+        carrying = {name for name, value in given.items() if "${POSTGRES_PASSWORD" in value}
+
+        assert given["POSTGRES_PASSWORD"] == ""
+        assert carrying <= config.WITHHELD
+
+
 def test_the_front_is_asked_whether_it_is_ready_on_the_port_it_listens_on(services: dict[str, dict[str, Any]]) -> None:
     assert "http://127.0.0.1:8000/health/ready" in services["web"]["healthcheck"]["test"][-1]
 
@@ -80,7 +98,7 @@ def test_the_processes_are_configured_by_variables_that_exist(services: dict[str
     known = {*config.ENVIRONMENT, *config.CHANNEL_ENVIRONMENT, *config.SECRET_ENVIRONMENT}
 
     for service in ("migrate", "web", "worker"):
-        assert set(services[service]["environment"]) <= known
+        assert set(services[service]["environment"]) - {"POSTGRES_PASSWORD"} <= known
         assert {"PYFLUE_DATABASE_URL", "PYFLUE_REDIS_URL"} <= set(services[service]["environment"])
         assert services[service]["env_file"] == [".env"]
 

@@ -68,6 +68,25 @@ def test_bytes_that_are_not_utf_8_are_an_error_not_a_crash(tmp_path: Path) -> No
         load_project(file, {})
 
 
+def test_a_file_that_cannot_be_read_is_an_error_not_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyflue.toml").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ConfigurationError, match=r"pyflue\.toml cannot be read"):
+        load_project(env={})
+
+
+def test_a_variable_that_cannot_be_used_is_not_blamed_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ConfigurationError, match=r"log\.level.*or the variable that sets it"):
+        load_project(env={"PYFLUE_LOG_LEVEL": "loud"})
+
+
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     file = write(tmp_path, '[storage]\nurl = "sqlite:///a.sqlite3"\n[channels.github]\nagent = "a"\n')
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Final
 
@@ -68,6 +69,9 @@ def _not_loaded() -> None:
 def main() -> None:
     """Run the command line; our own errors are printed as one message, without a trace."""
     chosen = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")  # a terminal that cannot show a character shows its number
     try:
         build(chosen)()
     except PyFlueError as error:
@@ -78,3 +82,18 @@ def main() -> None:
         sys.exit(EXIT_USAGE if isinstance(error, UnknownIdError) else EXIT_FAILURE)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as ended:
+        sys.exit(EXIT_PIPE_CLOSED if _reader_went_away(ended) else ended.code)
+
+
+def _reader_went_away(ended: SystemExit) -> bool:
+    """Tell whether what was printed could not be written for want of a reader, of which typer makes a failure."""
+    out = sys.stdout
+    if out is None:  # whoever started us had closed it
+        return False
+    try:
+        out.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # what is still buffered goes nowhere
+        return True
+    return isinstance(ended.__context__, BrokenPipeError)

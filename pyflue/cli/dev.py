@@ -30,7 +30,9 @@ DRAIN: Final = timedelta(seconds=3)
 
 def command(
     host: Annotated[str, typer.Option(help="Address to listen on; [web] host otherwise.")] = "",
-    port: Annotated[int, typer.Option(help="Port to listen on; [web] port otherwise.", show_default=False)] = -1,
+    port: Annotated[
+        int, typer.Option(min=-1, max=65_535, help="Port to listen on; [web] port otherwise.", show_default=False)
+    ] = -1,
     reload: Annotated[bool, typer.Option(help="Start again when a file of the project changes.")] = True,
     config: Annotated[str, typer.Option(help="The settings file.")] = "pyflue.toml",
 ) -> None:

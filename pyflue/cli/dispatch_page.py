@@ -22,7 +22,7 @@ def print_dispatch(out: Terminal, page: DispatchDetail, now: datetime) -> None:
             ("agent", page.agent),
             ("session", f"{page.session_id}  ({page.instance_id}, {page.session})"),
             ("position", str(page.position)),
-            ("attempts", f"{page.attempts} without progress" if page.attempts else ""),
+            ("attempts", f"{page.attempts} without progress" if page.attempts and page.result is None else ""),
             ("replay of", page.replay_of or ""),
             *_times(page, now),
             ("input", page.input.text),

@@ -20,7 +20,7 @@ from pyflue.config import Project, load_project
 from pyflue.dispatches import TERMINAL, Admission, DedupeKey, Dispatch, SessionAddress, Status
 from pyflue.errors import InvalidInputError
 from pyflue.events import DispatchParked, decode_event
-from pyflue.ids import DispatchId, Ids, SessionId
+from pyflue.ids import DispatchId, Ids, SessionId, kind_of
 from pyflue.mailbox.admit import Admitter
 from pyflue.stores.protocol import DispatchQuery, Store
 
@@ -42,6 +42,8 @@ def list_dispatches(
     config: ConfigOption = "pyflue.toml",
 ) -> None:
     """List dispatches, newest first."""
+    if before and kind_of(before) != "dispatch":
+        raise typer.BadParameter("--before takes the id of a dispatch (dsp_…).")
     query = DispatchQuery(
         status=status,
         agent=agent or None,
@@ -79,7 +81,7 @@ async def _list(project: Project, query: DispatchQuery, json: bool) -> None:
         addresses = await _addresses(store, rows)
     if json:
         for row in rows:
-            out.say(as_json(dispatch_report(row, addresses[row.session_id])))
+            out.say_json(as_json(dispatch_report(row, addresses[row.session_id])))
         return
     if not rows:
         out.say("No dispatches.")
@@ -118,7 +120,7 @@ async def _show(project: Project, given: str, json: bool) -> None:
         around = await _surroundings(store, row)
     blocked = blocked_by(row, around)
     if json:
-        out.say(as_json(dispatch_detail(row, around.session.address, around.replies, blocked)))
+        out.say_json(as_json(dispatch_detail(row, around.session.address, around.replies, blocked)))
     else:
         print_dispatch(out, dispatch_detail(row, around.session.address, around.replies, blocked), around.now)
 

@@ -48,7 +48,7 @@ def command(json: JsonOption = False, config: ConfigOption = "pyflue.toml") -> N
         findings = [check_release(), _settings_read(config), *run(_diagnosed(project))]
     out = Terminal(env)
     if json:
-        out.say(as_json(Diagnosis(worst(findings), tuple(findings))))
+        out.say_json(as_json(Diagnosis(worst(findings), tuple(findings))))
     else:
         _print(out, findings)
     if worst(findings) == "fail":
@@ -66,7 +66,10 @@ async def _diagnosed(project: Project) -> list[Finding]:
     findings.append(await check_broker(project))
     if missing := missing_file(project):
         return [*findings, missing]
-    store = open_store(project.database_url, pool=CONNECTIONS)
+    try:
+        store = open_store(project.database_url, pool=CONNECTIONS)
+    except ConfigurationError as error:
+        return [*findings, fail("storage", f"{error.what} {error.cause}".strip(), error.fix)]
     try:
         storage = await check_storage(project, store)
         findings.append(storage)

@@ -53,7 +53,10 @@ class _Reader:
             try:
                 async for event in read_events(self._store, self._bell, row.id, after, follow=self._wanted.follow):
                     after = event.seq
-                    self._out.say(json_line(event) if self._wanted.as_json else pretty_line(event, self._out))
+                    if self._wanted.as_json:
+                        self._out.say_json(json_line(event))
+                    else:
+                        self._out.say(pretty_line(event, self._out))
                 ended = await self._store.views.dispatch(row.id)
                 return ended.status if ended is not None else row.status
             except StoreUnavailableError:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Annotated, Final, TypeVar
 
 import typer
 
-from pyflue.cli import EXIT_INTERRUPTED, EXIT_PIPE_CLOSED
+from pyflue.cli import EXIT_INTERRUPTED
 from pyflue.config import Project
 from pyflue.stores.choose import open_store
 from pyflue.stores.protocol import Store
@@ -26,23 +24,15 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[None, None, T]) -> T:
-    """Run a command to its end. Ctrl-C (exit 130) and a reader that went away (exit 141) end it without a word.
+    """Run a command to its end; Ctrl-C ends it without a word.
 
     Logging of the libraries below is dropped: what an operator should know is in the output or in the error.
     """
     logging.getLogger().addHandler(logging.NullHandler())
-    for stream in (sys.stdout, sys.stderr):
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")  # a terminal that cannot show a character shows its number
     try:
-        result = asyncio.run(work)
-        sys.stdout.flush()
-        return result
+        return asyncio.run(work)
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
-        raise typer.Exit(EXIT_PIPE_CLOSED) from None
 
 
 @asynccontextmanager

@@ -7,10 +7,12 @@ import sys
 from typing import Annotated
 
 import typer
+from msgspec.structs import replace
 
 from pyflue.cli.terminal import plain
 from pyflue.config import Project, load_project
 from pyflue.handles import init_agent
+from pyflue.observers.logs import configure
 from pyflue.runtime import open_runtime
 
 
@@ -22,8 +24,13 @@ def command(
     key: Annotated[str, typer.Option(help="Idempotency key: the same key never runs twice.")] = "",
     config: Annotated[str, typer.Option(help="The settings file.")] = "pyflue.toml",
 ) -> None:
-    """Say one thing to an agent and print its answer. Exit 1 if it failed."""
-    answer = asyncio.run(_run(load_project(config), agent, instance, session, prompt, key or None))
+    """Say one thing to an agent and print its answer. Exit 1 if it failed.
+
+    What goes wrong and is tried again is told on standard error meanwhile.
+    """
+    project = load_project(config)
+    configure(replace(project.settings.log, level="warning"), sys.stderr, project.secrets.all)
+    answer = asyncio.run(_run(project, agent, instance, session, prompt, key or None))
     print(plain(answer, lines=True) if sys.stdout.isatty() else answer)  # a program gets it as it is
 
 

@@ -17,7 +17,7 @@ from pyflue.cli.terminal import Terminal, ago, moment, span
 from pyflue.clock import SystemClock
 from pyflue.config import Project, load_project
 from pyflue.dispatches import Dispatch, SessionAddress
-from pyflue.ids import SessionId
+from pyflue.ids import SessionId, kind_of
 from pyflue.stores.protocol import DispatchQuery, SessionQuery, SessionRow, StoredLine
 
 command = typer.Typer(rich_markup_mode=None)
@@ -34,6 +34,8 @@ def list_sessions(
     config: ConfigOption = "pyflue.toml",
 ) -> None:
     """List sessions by id, which is in no order of time."""
+    if after and kind_of(after) != "session":
+        raise typer.BadParameter("--after takes the id of a session (ses_…).")
     query = SessionQuery(agent or None, SessionId(after) if after else None, limit)
     run(_list(load_project(config), query, json))
 
@@ -63,7 +65,7 @@ async def _list(project: Project, query: SessionQuery, json: bool) -> None:
         rows = await store.views.sessions(query)
     if json:
         for row in rows:
-            out.say(as_json(session_report(row)))
+            out.say_json(as_json(session_report(row)))
         return
     if not rows:
         out.say("No sessions.")
@@ -97,7 +99,7 @@ async def _show(project: Project, given: str, entries: int, json: bool) -> None:
             dispatches=tuple(dispatch_report(dispatch, row.address) for dispatch in latest),
             entries=tuple(map(entry_report, lines)),
         )
-        out.say(as_json(report))
+        out.say_json(as_json(report))
         return
     _print_session(out, row)
     _print_dispatches(out, latest)

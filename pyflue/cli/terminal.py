@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import json
+import re
 import shutil
 import sys
 import unicodedata
@@ -16,6 +19,7 @@ Colour = Literal["green", "red", "yellow", "cyan", "dim", "bold"]
 DEFAULT_WIDTH: Final = 160  # cells of a line that goes to a file or another program
 _ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, invisible marks, broken characters, line ends
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 _JOINERS: Final = frozenset("\u200c\u200d")  # of category Cf too, but part of ordinary writing and of emoji
 STATUS_COLOURS: Final[dict[str, Colour]] = {
     "queued": "cyan",
@@ -106,6 +110,11 @@ class Terminal:
     def say(self, line: str = "") -> None:
         """Print one line at once, so that a reader on a pipe sees it when it happens."""
         print(line, flush=True)
+
+    def say_json(self, line: str) -> None:
+        """Print a line of JSON, in ASCII where the output is not UTF-8: JSON is read as nothing else."""
+        utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+        self.say(line if utf8 else _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], line))
 
     def note(self, line: str) -> None:
         """Tell a person watching something that is not part of the output."""

@@ -13,7 +13,10 @@ from pyflue.config import load_project
 def command(
     host: Annotated[str, typer.Option(help="Address to listen on; [web] host otherwise.")] = "",
     port: Annotated[
-        int, typer.Option(help="Port to listen on, 0 for a free one; [web] port otherwise.", show_default=False)
+        int,
+        typer.Option(
+            min=-1, max=65_535, help="Port to listen on, 0 for a free one; [web] port otherwise.", show_default=False
+        ),
     ] = -1,
     config: Annotated[str, typer.Option(help="The settings file.")] = "pyflue.toml",
 ) -> None:

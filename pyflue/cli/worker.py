@@ -11,7 +11,7 @@ from pyflue.config import load_project
 
 
 def command(
-    turns: Annotated[int, typer.Option(help="Conversations worked at once; 0 takes [worker] turns.")] = 0,
+    turns: Annotated[int, typer.Option(min=0, help="Conversations worked at once; 0 takes [worker] turns.")] = 0,
     config: Annotated[str, typer.Option(help="The settings file.")] = "pyflue.toml",
 ) -> None:
     """Run agents for what was admitted, until told to stop; SIGTERM hands work back without losing an attempt."""

@@ -40,7 +40,7 @@ async def _list(project: Project, json: bool, host: str) -> list[WorkerRow]:
 def _print(out: Terminal, rows: list[WorkerRow], json: bool) -> None:
     if json:
         for row in rows:
-            out.say(as_json(_report(row)))
+            out.say_json(as_json(_report(row)))
         return
     if not rows:
         out.say("No workers. Start one with `pyflue worker`, or `pyflue dev`.")

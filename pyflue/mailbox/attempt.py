@@ -121,7 +121,7 @@ async def _run(
             level="error",
             agent=journal.lease.address.agent,
             reason=error.code,
-            detail=error.detail,
+            detail=error.detail or f"{error.what} {error.cause}",
         )
         delay = pause_before_retry(dispatch.id, dispatch.attempts, place.settings.retry)
         said = blotted(str(error), place.secrets.all)  # it may repeat what the agent's own code raised

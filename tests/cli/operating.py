@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -113,7 +114,13 @@ class Desk:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            preexec_fn=hears_interrupts,
         )
+
+
+def hears_interrupts() -> None:
+    """Hear Ctrl-C as under a terminal; where the suite runs in the background, its shell has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def make_desk(root: Path, env: Mapping[str, str] | None = None, reply_url: str = "http://127.0.0.1:9/") -> Desk:

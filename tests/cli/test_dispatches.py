@@ -67,6 +67,7 @@ async def test_a_settled_one_shows_input_result_and_replies(desk: Desk) -> None:
     assert page.lines[0] == dispatch_id
     assert (shown["status"], shown["input"], shown["result"]) == ("completed", "hello", "You said: hello")
     assert shown["from"] == "sender ada"
+    assert "attempts" not in shown, "what is completed made progress"
     assert any(line.startswith(f"{reply.id}  ") for line in page.lines)
     [report] = by_reply.objects
     assert (report["id"], report["status"], report["result"]["text"]) == (dispatch_id, "completed", "You said: hello")
@@ -87,6 +88,7 @@ async def test_a_failed_one_says_why(desk: Desk) -> None:
     assert row.error is not None
     assert f"{row.error.code}: " in page.out
     assert "no luck today" in page.out
+    assert "1 without progress" in page.out
 
 
 async def blocker(desk: Desk, dispatch_id: str) -> str:

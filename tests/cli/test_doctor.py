@@ -73,6 +73,19 @@ async def test_settings_that_cannot_be_used_are_a_finding(desk: Desk) -> None:
     assert "storag" in found["settings"]["message"]
 
 
+async def test_addresses_that_cannot_be_used_are_findings_and_hide_no_other(desk: Desk) -> None:
+    env = {"PYFLUE_DATABASE_URL": "mysql://u:hunter2@h/db", "PYFLUE_REDIS_URL": "http://:hunter2@h"}
+
+    code, found = await findings(desk, env)
+
+    assert code == 1
+    assert (found["storage"]["level"], found["broker"]["level"]) == ("fail", "fail")
+    assert "(mysql://)" in found["storage"]["message"]
+    assert "not a URL of Redis" in found["broker"]["message"]
+    assert found["agent triage"]["level"] == "ok"
+    assert "hunter2" not in str(found)
+
+
 async def test_a_database_that_is_not_there_yet_is_no_failure(desk: Desk) -> None:
     code, found = await findings(desk)
 

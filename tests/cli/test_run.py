@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.cli.operating import Desk
 
 RAISES = """\
@@ -42,3 +44,23 @@ async def test_an_agent_that_is_not_there_is_said_so(desk: Desk) -> None:
 
     assert (done.code, done.out) == (1, "")
     assert "There is no agent named 'nobody'" in done.err
+
+
+async def test_an_answer_is_printed_where_its_characters_cannot_be(desk: Desk) -> None:
+    done = await desk.run("run", "triage", "--prompt", "für dich", env={"PYTHONIOENCODING": "ascii"})
+
+    assert (done.code, done.out) == (0, "You said: f\\xfcr dich\n")
+
+
+async def test_what_keeps_an_answer_waiting_is_told_meanwhile(desk: Desk) -> None:
+    (desk.root / "agents" / "keyless.py").write_text(
+        "from pyflue import create_agent\n"
+        'default = create_agent(lambda: {"model": "anthropic/claude-haiku-4-5"}, limits={"max_attempts": 1})\n',
+        "utf-8",
+    )
+
+    done = await desk.run("run", "keyless", "--prompt", "hello")
+
+    told = json.loads(done.err.splitlines()[0])
+    assert done.code == 1
+    assert (told["event"], "ANTHROPIC_API_KEY is not set" in told["detail"]) == ("agent.build_failed", True)

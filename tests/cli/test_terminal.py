@@ -137,3 +137,40 @@ def test_a_duration_is_said_in_its_largest_unit(duration: timedelta, said: str) 
 def test_an_instant_is_told_from_now() -> None:
     assert ago(NOON - timedelta(seconds=4), NOON) == "4 s ago"
     assert ago(NOON + timedelta(minutes=4), NOON) == "in 4 min"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+async def test_json_is_json_whatever_characters_the_output_takes(desk: Desk, encoding: str) -> None:
+    said = "grüße, 日本 \N{PARTY POPPER}"
+    async with desk.runtime() as runtime:
+        [dispatch_id] = await complete(runtime, [said])
+    env = {"PYTHONIOENCODING": encoding}
+
+    page = await desk.run("dispatches", "show", dispatch_id, "--json", env=env)
+    events = await desk.run("logs", dispatch_id, "--json", env=env)
+
+    assert page.objects[0]["input"]["text"] == said
+    assert said in events.objects[2]["data"]["preview"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["doctor"], ["workers"], ["migrate"], ["send", "standard", "hello", "--print"], ["run", "triage", "-p", "hello"]],
+    ids=lambda words: words[0],
+)
+async def test_every_command_ends_quietly_when_nobody_reads_on(desk: Desk, words: list[str]) -> None:
+    await desk.run("migrate")
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    process = await asyncio.create_subprocess_exec(
+        *(desk.python, "-m", "pyflue.cli", *words),
+        cwd=desk.root,
+        env=desk.env,
+        stdout=writer,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writer)
+    _, err = await process.communicate()
+
+    assert (process.returncode, err.decode()) == (141, "")

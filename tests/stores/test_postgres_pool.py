@@ -279,3 +279,17 @@ async def test_a_database_that_is_not_there_is_told_in_the_servers_words_without
     assert 'database "no_such_database" does not exist' in refused.value.detail
     assert "hidden-password" not in refused.value.detail
     assert "no_such_database" not in str(refused.value)  # what a caller on the network may be told
+
+
+async def test_an_opening_that_is_cancelled_leaves_nothing_running(dsn: str) -> None:
+    """What it left would keep the event loop from ending: a command hung on Ctrl-C."""
+    before = asyncio.all_tasks()
+    store = PostgresStore(dsn, pool=2)
+    opening = asyncio.create_task(store.open())
+    await asyncio.sleep(0)
+
+    opening.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert asyncio.all_tasks() - before == set()

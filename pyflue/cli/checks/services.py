@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pyflue.cli.checks.finding import Finding, fail, ok, warn
 from pyflue.config import Project
-from pyflue.errors import SchemaError, StoreError
+from pyflue.errors import ConfigurationError, SchemaError, StoreError
 from pyflue.stores.protocol import Store
 
 
@@ -58,8 +58,8 @@ async def check_broker(project: Project) -> Finding:
 
     try:
         bell = RedisBell(broker.url, broker.namespace)
-    except ValueError as error:
-        return fail("broker", f"PYFLUE_REDIS_URL cannot be used: {type(error).__name__}.", "Write redis://host:6379/0.")
+    except ConfigurationError as error:
+        return fail("broker", f"{error.what} {error.cause}", error.fix)
     try:
         if await bell.ping():
             return ok("broker", f"Redis: reachable, keys begin with {broker.namespace!r}.")

@@ -114,6 +114,9 @@ class Pool:
         except PoolTimeout:
             await pool.close()
             raise StoreUnavailableError(await self._refusal()) from None
+        except asyncio.CancelledError:
+            await pool.close()  # its tasks outlive a cancelled opening, and keep the event loop from ending
+            raise
         self._pool = pool
 
     async def _refusal(self) -> str:

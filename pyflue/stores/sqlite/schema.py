@@ -47,7 +47,6 @@ def check(path: Path) -> None:
         SchemaError: it is missing, or not the one this release knows.
         StoreUnavailableError: the file cannot be read.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         raise SchemaError("There is no database yet.")
     connection = connect(path)
