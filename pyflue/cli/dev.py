@@ -85,8 +85,12 @@ def _reloading(config: str, host: str, port: int) -> int:
         signal.signal(number, lambda received, _: stopping.append(received))
     seen = _stamps(root)
     child = subprocess.Popen(words)
+    told = False
     while not stopping:
         time.sleep(LOOK_EVERY)
+        if child.poll() is not None and not told:
+            typer.echo("It ended; waiting for a file to change.", err=True)
+        told = child.poll() is not None
         now = _stamps(root)
         if now != seen:
             seen = now

@@ -120,6 +120,18 @@ async def test_an_agent_that_needs_its_payload_is_only_a_warning(tmp_path: Path)
     assert "no luck today" in found["agent moody"]["message"]
 
 
+async def test_an_agent_whose_settings_no_payload_could_mend_fails(desk: Desk) -> None:
+    (desk.root / "agents" / "typo.py").write_text(
+        'from pyflue import create_agent\n\ndefault = create_agent(lambda: {"instruction": "Repeat."})\n'
+    )
+
+    code, found = await findings(desk)
+
+    assert code == 1
+    assert found["agent typo"]["level"] == "fail"
+    assert "instruction" in found["agent typo"]["message"]
+
+
 async def test_a_channel_says_which_variable_is_missing(desk: Desk) -> None:
     with (desk.root / "pyflue.toml").open("a") as settings:
         settings.write('\n[channels.slack]\nagent = "triage"\n\n[channels.github]\nagent = "nobody"\n')

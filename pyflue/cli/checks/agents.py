@@ -62,6 +62,8 @@ async def _built(
     except TimeoutError:
         return None, warn(check, f"Its initializer takes over {BUILD_TIMEOUT:g} s.", "Make it quicker.")
     except ConfigurationError as error:
+        if isinstance(error.__cause__, ConfigurationError):  # what it returned is wrong whatever the payload
+            return None, fail(check, f"It loads, but cannot be built: {error.cause}", "Correct its initializer.")
         told = f"It loads, but could not be built without a payload: {error.cause or error.what}"
         return None, warn(check, told, "Unless it needs its payload, correct its initializer.")
     try:
