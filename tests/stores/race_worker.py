@@ -141,13 +141,13 @@ class Actor:
             slowest = max(slowest, time.monotonic() - started)
         return slowest
 
-    async def settle(self, session: str, dispatch: str) -> bool:
-        """Settle with one reply."""
+    async def settle(self, session: str, dispatch: str, last: Sequence[str] = ("last",)) -> bool:
+        """Settle with one reply, after these entries."""
         reply = OutboxDraft(self.ids.outbox(), "chat", Raw(b"{}"), "bye", f"{dispatch}:{os.getpid()}")
         write = TurnWrite(
             DispatchId(dispatch),
             self.heads[session],
-            (InputEntry("last"),),
+            tuple(InputEntry(text) for text in last),
             (DispatchSettled("completed"),),
             (reply,),
         )

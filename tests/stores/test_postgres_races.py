@@ -200,6 +200,37 @@ async def test_of_two_processes_settling_one_dispatch_exactly_one_does(processes
         assert len(await store.views.outbox(session_id=session(thread))) == 1
 
 
+async def test_a_settlement_repeated_while_the_first_is_still_under_way_settles_once(
+    processes: Start, store: PostgresStore, dsn: str
+) -> None:
+    worker = await processes()
+    await worker("register")
+    [dispatch, behind] = await worker("admit", threads=["t", "t"])
+    await worker("claim", session=session("t"))
+
+    async with await psycopg.AsyncConnection.connect(dsn) as stall:
+        await stall.execute("select 1 from sessions for update")
+        asked = [worker("settle", session=session("t"), dispatch=dispatch, last=[]) for _ in range(2)]
+        settling = asyncio.gather(*asked, return_exceptions=True)
+        await until(lambda: _waiting_for_locks(dsn, 2))
+        await stall.rollback()
+
+    assert sorted(map(str, await settling)) == ["StoreError", "True"]
+    assert [event.type for event in await store.events.read(dispatch)] == ["dispatch.accepted", "dispatch.settled"]
+    assert len(await store.views.outbox(session_id=session("t"))) == 1
+    row = await store.views.session(session("t"))
+    assert row is not None
+    assert row.unsettled == 1, f"{behind} is still there to be worked"
+
+
+async def _waiting_for_locks(dsn: str, number: int) -> bool:
+    [(waiting,)] = await fetch(
+        dsn,
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+    )
+    return waiting == number
+
+
 async def test_a_write_with_a_stale_token_is_refused_however_it_races_the_takeover(
     processes: Start, store: PostgresStore
 ) -> None:
