@@ -77,6 +77,13 @@ class Actor:
     async def beat(self) -> bool:
         return (await self.store.fleet.heartbeat(self.worker, self.lease_time)).alive
 
+    async def retire(self) -> None:
+        await self.store.fleet.retire(self.worker)
+
+    async def disown(self) -> list[str]:
+        """Give up every session this worker holds."""
+        return list(await self.store.fleet.disown(self.worker, (), ()))
+
     async def reap(self, grace: float) -> list[str]:
         return list(await self.store.fleet.reap(timedelta(seconds=grace)))
 

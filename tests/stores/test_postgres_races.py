@@ -380,6 +380,60 @@ async def test_events_that_share_only_some_of_their_keys_never_become_two_dispat
     assert dispatches == 40
 
 
+@pytest.fixture
+async def patient(dsn: str) -> None:
+    """Two statements that lock each other out stay so: the server would undo one after a second, and we repeat it."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        await connection.execute(sql.SQL("alter database {} set deadlock_timeout = '1h'").format(name))
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("give_up", ["retire", "disown", "register"])
+async def test_giving_sessions_up_and_admitting_to_them_never_lock_each_other_out(
+    processes: Start, dsn: str, give_up: str
+) -> None:
+    holder, front = await asyncio.gather(processes(), processes())
+    await holder("register")
+    low, high = sorted(["t1", "t2"], key=session)
+    for thread in (high, low):  # so that the table's own order is not that of the ids
+        await front("admit", threads=[thread])
+        await holder("claim", session=session(thread))
+
+    async with await psycopg.AsyncConnection.connect(dsn) as stall:
+        await stall.execute("select 1 from sessions where id = %s for update", (session(low),))
+        admitting = asyncio.create_task(front("admit", threads=[low, high]))
+        await until(lambda: _waiting_for_locks(dsn, 1))
+        giving_up = asyncio.create_task(holder(give_up))
+        await until(lambda: _waiting_for_locks(dsn, 2))
+        await stall.rollback()
+
+    async with asyncio.timeout(10):
+        assert len(await admitting) == 2
+        await giving_up
+    assert await fetch(dsn, "select unsettled, lease_owner from sessions") == [(2, None)] * 2
+
+
+@pytest.mark.usefixtures("patient")
+async def test_two_events_with_the_same_keys_the_other_way_round_never_lock_each_other_out(
+    processes: Start, dsn: str
+) -> None:
+    fronts = await asyncio.gather(processes(), processes())
+
+    async with await psycopg.AsyncConnection.connect(dsn) as stall:
+        await stall.execute("insert into admissions values ('race', 'a', 'x', null, now())")
+        asked = [
+            front("admit_key", thread="t", key_sets=[keys]) for front, keys in zip(fronts, ("ab", "ba"), strict=True)
+        ]
+        admitting = asyncio.gather(*asked)
+        await until(lambda: _waiting_for_locks(dsn, 2))
+        await stall.rollback()
+
+    async with asyncio.timeout(10):
+        receipts = [receipts[0] for receipts in await admitting]
+    assert sorted(duplicate for *_, duplicate in receipts) == [False, True]
+
+
 async def test_ten_thousand_releases_against_admissions_strand_nothing(processes: Start, dsn: str) -> None:
     holder, front = await asyncio.gather(processes(), processes())
     await holder("register")
