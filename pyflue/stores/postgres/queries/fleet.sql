@@ -9,8 +9,7 @@ freed as (
        set lease_owner = null,
            lease_token = s.lease_token + 1,
            due_at = coalesce(s.due_at, %(now)s::timestamptz, now())
-      from held
-     where s.id = held.id
+     where s.id = any (array(select id from held))
 )
 insert into workers (id, host, pid, status, agents, started_at, heartbeat_at, expires_at, liveness_key)
 values (%(worker)s, %(host)s, %(pid)s::bigint, 'live', %(agents)s::text[], coalesce(%(now)s::timestamptz, now()),
@@ -65,8 +64,7 @@ update sessions s
    set lease_owner = null,
        lease_token = s.lease_token + 1,
        due_at = coalesce(s.due_at, %(now)s::timestamptz, now())
-  from held
- where s.id = held.id
+ where s.id = any (array(select id from held))
 returning s.id
 
 -- name: fleet_reap
@@ -111,8 +109,7 @@ update sessions s
    set lease_owner = null,
        lease_token = s.lease_token + 1,
        due_at = coalesce(s.due_at, %(now)s::timestamptz, now())
-  from orphans
- where s.id = orphans.id
+ where s.id = any (array(select id from orphans))
 returning s.id
 
 -- name: fleet_disown
@@ -129,8 +126,7 @@ strays as (
        set lease_owner = null,
            lease_token = s.lease_token + 1,
            due_at = coalesce(s.due_at, %(now)s::timestamptz, now())
-      from held
-     where s.id = held.id
+     where s.id = any (array(select id from held))
     returning s.id
 ),
 items as (
@@ -149,9 +145,8 @@ with stuck as materialized (
       from sessions s
      where s.lease_owner is null
        and s.due_at <= coalesce(%(now)s::timestamptz, now()) - %(after)s::interval
-       and not exists (select 1 from workers w
-                        where w.heartbeat_at > coalesce(%(now)s::timestamptz, now()) - %(after)s::interval
-                          and s.agent = any (w.agents))
+       and s.agent <> all (array(select unnest(w.agents) from workers w
+                                  where w.heartbeat_at > coalesce(%(now)s::timestamptz, now()) - %(after)s::interval))
        and exists (select 1 from workers w where w.id = %(worker)s and w.status = 'live')
      order by s.due_at, s.id
      limit %(limit)s::bigint
@@ -160,6 +155,5 @@ with stuck as materialized (
 update sessions s
    set lease_owner = %(worker)s,
        lease_token = s.lease_token + 1
-  from stuck
- where s.id = stuck.id
+ where s.id = any (array(select id from stuck))
 returning s.id, s.agent, s.instance_id, s.name, s.lease_token, s.head, s.summary_seq

@@ -13,7 +13,8 @@ update sessions s
 returning s.id, s.agent, s.instance_id, s.name, s.lease_token, s.head, s.summary_seq
 
 -- name: ledger_claim_due
--- Take due mailboxes nobody holds, oldest first, leaving rows that are locked to whoever has them.
+-- Take due mailboxes nobody holds, oldest first, leaving rows that are locked to whoever has them. They are updated by
+-- an array of their ids, because a join would read the whole table under a plan that does not know how few there are.
 with due as materialized (
     select s.id
       from sessions s
@@ -28,8 +29,7 @@ with due as materialized (
 update sessions s
    set lease_owner = %(worker)s,
        lease_token = s.lease_token + 1
-  from due
- where s.id = due.id
+ where s.id = any (array(select id from due))
 returning s.id, s.agent, s.instance_id, s.name, s.lease_token, s.head, s.summary_seq, s.due_at
 
 -- name: ledger_mailbox
