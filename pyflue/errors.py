@@ -255,6 +255,15 @@ class CommitUnknownError(StoreUnavailableError):
 
     code = "commit_unknown"
 
+    def __init__(self, detail: str = "") -> None:
+        StoreError.__init__(
+            self,
+            "It is not known whether the store has it.",
+            cause="The connection was lost, or the commit failed, while a write was under way.",
+            fix="Look before sending it again, or send it under the same idempotency key.",
+            detail=detail,
+        )
+
 
 class SchemaError(StoreError):
     """The database's schema is not the one this release knows."""

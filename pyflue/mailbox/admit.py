@@ -69,6 +69,7 @@ class Admitter:
             IdempotencyConflictError: its key was used before with another body.
             QueueFullError: the session or the deployment holds too much unsettled work.
             StoreUnavailableError: the store did not answer; the same admission may be sent again.
+            CommitUnknownError: nor is it known whether it was admitted; under the same key it is not doubled.
         """
         if len(self._waiting) >= WAITING:
             raise StoreUnavailableError(f"{WAITING} admissions are waiting for the store")
@@ -133,7 +134,7 @@ class Admitter:
             answers = await self._admit_surely(admissions)
         except StoreUnavailableError as error:
             for _, future in batch:
-                _fail(future, StoreUnavailableError(error.detail))
+                _fail(future, type(error)(error.detail))
             return
         except Exception as error:  # noqa: BLE001 - request door: one caller's poison must not fail the others
             if len(batch) == 1:
@@ -163,8 +164,10 @@ class Admitter:
                 raise _no_answer() from error
             except StoreUnavailableError as error:
                 unknown = unknown or isinstance(error, CommitUnknownError)
-                if not unknown or self._clock.monotonic() >= give_up:
+                if not unknown:
                     raise
+                if self._clock.monotonic() >= give_up:
+                    raise CommitUnknownError(error.detail) from error
                 await asyncio.sleep(RETRY_PAUSE)
             else:
                 return [_own(admission, answer) for admission, answer in zip(admissions, answers, strict=True)]
@@ -230,8 +233,8 @@ def _refused(admission: Admission, refusal: Refusal) -> PyFlueError:
             return QueueFullError("deployment", refusal.limit)
 
 
-def _no_answer() -> StoreUnavailableError:
-    return StoreUnavailableError(f"no answer to an admission within {STORE_TIMEOUT:g} s")
+def _no_answer() -> CommitUnknownError:
+    return CommitUnknownError(f"no answer to an admission within {STORE_TIMEOUT:g} s")
 
 
 def _fail(future: asyncio.Future[Receipt], error: Exception) -> None:

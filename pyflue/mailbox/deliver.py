@@ -31,6 +31,7 @@ async def deliver(place: Workplace, item: OutboxItem) -> None:
             finally:
                 place.sending.discard(current.id)
     except LeaseLost:
+        place.doubtful = True  # a mark of ours may have landed unseen, and have taken the next reply for us
         log("delivery.lost", worker_id=place.worker_id)
 
 

@@ -5,7 +5,8 @@ given a ``Clock`` only by tests. Durations go in, instants come out.
 
 Errors every method may raise: ``StoreUnavailableError`` (nothing was begun) and, from a write,
 ``CommitUnknownError`` (it may have been committed: read again, never repeat blindly). A write under a lease
-raises ``LeaseLost`` when the token is not the session's, and then has changed nothing on any table.
+raises ``LeaseLost`` when the token is not the session's or the lease was given back, and then has changed nothing on
+any table.
 
 Lock order everywhere: session, dispatch, outbox, events.
 """

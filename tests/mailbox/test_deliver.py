@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from pyflue.channels.protocol import SendFailure, SendReceipt
 from pyflue.config import OutboxSettings, Settings
@@ -246,6 +248,19 @@ async def test_a_mark_of_sending_that_may_have_been_lost_is_made_again_without_s
 
         assert len(channel.items) == 1
         assert await status(flow) == ["sent"]
+
+
+async def test_the_reply_behind_one_whose_mark_landed_unseen_leaves_in_the_next_round() -> None:
+    settings = Settings(worker=replace(FAST, rescue=0.3))
+    async with Flow({"agent": an_agent()}, model=ScriptedModel("one|two"), settings=settings) as flow:
+        channel = OddChannel()
+        await with_channel(flow, channel)
+        flow.worker.faults.fail("outbox.sent", CommitUnknownError(), when="after")
+        await flow.receive("standard", "hi")
+
+        async with asyncio.timeout(2):  # every tenth round looks anyway, which would be three seconds
+            await flow.until(lambda: len(channel.items) == 2)
+        assert [item.body for item in channel.items] == ["one", "two"]
 
 
 async def test_no_reply_is_posted_where_none_is_wanted_and_none_that_is_blank() -> None:

@@ -77,6 +77,13 @@ class Actor:
     async def beat(self) -> bool:
         return (await self.store.fleet.heartbeat(self.worker, self.lease_time)).alive
 
+    async def retire(self) -> None:
+        await self.store.fleet.retire(self.worker)
+
+    async def disown(self) -> list[str]:
+        """Give up every session this worker holds."""
+        return list(await self.store.fleet.disown(self.worker, (), ()))
+
     async def reap(self, grace: float) -> list[str]:
         return list(await self.store.fleet.reap(timedelta(seconds=grace)))
 
@@ -141,13 +148,13 @@ class Actor:
             slowest = max(slowest, time.monotonic() - started)
         return slowest
 
-    async def settle(self, session: str, dispatch: str) -> bool:
-        """Settle with one reply."""
+    async def settle(self, session: str, dispatch: str, last: Sequence[str] = ("last",)) -> bool:
+        """Settle with one reply, after these entries."""
         reply = OutboxDraft(self.ids.outbox(), "chat", Raw(b"{}"), "bye", f"{dispatch}:{os.getpid()}")
         write = TurnWrite(
             DispatchId(dispatch),
             self.heads[session],
-            (InputEntry("last"),),
+            tuple(InputEntry(text) for text in last),
             (DispatchSettled("completed"),),
             (reply,),
         )

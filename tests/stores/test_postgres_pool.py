@@ -29,6 +29,7 @@ from pyflue.errors import (
     InvalidInputError,
     PyFlueError,
     SchemaError,
+    StoreError,
     StoreUnavailableError,
 )
 from pyflue.ids import Ids
@@ -181,6 +182,17 @@ async def test_a_schema_of_another_release_is_refused(dsn: str, change: str, rea
         await PostgresStore(dsn).open()
     with pytest.raises(SchemaError, match=reason):
         await PostgresStore(dsn).migrate()
+
+
+WITHOUT_RIGHTS = "?options=-c%20role%3Dpg_monitor"  # a role every server has, which owns nothing here
+
+
+async def test_a_user_without_rights_is_told_which_to_grant(fresh_postgres_dsn: str, dsn: str) -> None:
+    with pytest.raises(StoreError, match="Grant it usage and create on the schema"):
+        await PostgresStore(fresh_postgres_dsn + WITHOUT_RIGHTS).migrate()
+
+    with pytest.raises(StoreError, match="permission denied for table"):
+        await PostgresStore(dsn + WITHOUT_RIGHTS).open()
 
 
 async def test_errors_never_repeat_the_dsn() -> None:

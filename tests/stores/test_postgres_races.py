@@ -200,6 +200,37 @@ async def test_of_two_processes_settling_one_dispatch_exactly_one_does(processes
         assert len(await store.views.outbox(session_id=session(thread))) == 1
 
 
+async def test_a_settlement_repeated_while_the_first_is_still_under_way_settles_once(
+    processes: Start, store: PostgresStore, dsn: str
+) -> None:
+    worker = await processes()
+    await worker("register")
+    [dispatch, behind] = await worker("admit", threads=["t", "t"])
+    await worker("claim", session=session("t"))
+
+    async with await psycopg.AsyncConnection.connect(dsn) as stall:
+        await stall.execute("select 1 from sessions for update")
+        asked = [worker("settle", session=session("t"), dispatch=dispatch, last=[]) for _ in range(2)]
+        settling = asyncio.gather(*asked, return_exceptions=True)
+        await until(lambda: _waiting_for_locks(dsn, 2))
+        await stall.rollback()
+
+    assert sorted(map(str, await settling)) == ["StoreError", "True"]
+    assert [event.type for event in await store.events.read(dispatch)] == ["dispatch.accepted", "dispatch.settled"]
+    assert len(await store.views.outbox(session_id=session("t"))) == 1
+    row = await store.views.session(session("t"))
+    assert row is not None
+    assert row.unsettled == 1, f"{behind} is still there to be worked"
+
+
+async def _waiting_for_locks(dsn: str, number: int) -> bool:
+    [(waiting,)] = await fetch(
+        dsn,
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+    )
+    return waiting == number
+
+
 async def test_a_write_with_a_stale_token_is_refused_however_it_races_the_takeover(
     processes: Start, store: PostgresStore
 ) -> None:
@@ -347,6 +378,60 @@ async def test_events_that_share_only_some_of_their_keys_never_become_two_dispat
     assert await fetch(dsn, "select count(*) from admissions where right(key, 2) = '-b'") == [(40,)]
     assert await fetch(dsn, "select distinct count(*) from admissions group by dispatch_id") == [(2,)]
     assert dispatches == 40
+
+
+@pytest.fixture
+async def patient(dsn: str) -> None:
+    """Two statements that lock each other out stay so: the server would undo one after a second, and we repeat it."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        await connection.execute(sql.SQL("alter database {} set deadlock_timeout = '1h'").format(name))
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("give_up", ["retire", "disown", "register"])
+async def test_giving_sessions_up_and_admitting_to_them_never_lock_each_other_out(
+    processes: Start, dsn: str, give_up: str
+) -> None:
+    holder, front = await asyncio.gather(processes(), processes())
+    await holder("register")
+    low, high = sorted(["t1", "t2"], key=session)
+    for thread in (high, low):  # so that the table's own order is not that of the ids
+        await front("admit", threads=[thread])
+        await holder("claim", session=session(thread))
+
+    async with await psycopg.AsyncConnection.connect(dsn) as stall:
+        await stall.execute("select 1 from sessions where id = %s for update", (session(low),))
+        admitting = asyncio.create_task(front("admit", threads=[low, high]))
+        await until(lambda: _waiting_for_locks(dsn, 1))
+        giving_up = asyncio.create_task(holder(give_up))
+        await until(lambda: _waiting_for_locks(dsn, 2))
+        await stall.rollback()
+
+    async with asyncio.timeout(10):
+        assert len(await admitting) == 2
+        await giving_up
+    assert await fetch(dsn, "select unsettled, lease_owner from sessions") == [(2, None)] * 2
+
+
+@pytest.mark.usefixtures("patient")
+async def test_two_events_with_the_same_keys_the_other_way_round_never_lock_each_other_out(
+    processes: Start, dsn: str
+) -> None:
+    fronts = await asyncio.gather(processes(), processes())
+
+    async with await psycopg.AsyncConnection.connect(dsn) as stall:
+        await stall.execute("insert into admissions values ('race', 'a', 'x', null, now())")
+        asked = [
+            front("admit_key", thread="t", key_sets=[keys]) for front, keys in zip(fronts, ("ab", "ba"), strict=True)
+        ]
+        admitting = asyncio.gather(*asked)
+        await until(lambda: _waiting_for_locks(dsn, 2))
+        await stall.rollback()
+
+    async with asyncio.timeout(10):
+        receipts = [receipts[0] for receipts in await admitting]
+    assert sorted(duplicate for *_, duplicate in receipts) == [False, True]
 
 
 async def test_ten_thousand_releases_against_admissions_strand_nothing(processes: Start, dsn: str) -> None:

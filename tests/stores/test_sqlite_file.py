@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -136,6 +136,17 @@ class TestFile:
 
         with pytest.raises(StoreUnavailableError):
             asyncio.run(SQLiteStore(path).open())
+
+    @pytest.mark.parametrize("call", [SQLiteStore.open, SQLiteStore.migrate])
+    def test_a_file_in_a_place_that_is_no_folder_is_said_to_be_there(
+        self, tmp_path: Path, call: Callable[[SQLiteStore], Coroutine[object, object, object]]
+    ) -> None:
+        (tmp_path / "notes").touch()
+
+        with pytest.raises(StoreError, match=r"storage\.url") as caught:
+            asyncio.run(call(SQLiteStore(tmp_path / "notes" / "pyflue.sqlite3")))
+
+        assert str(tmp_path / "notes") in caught.value.cause
 
     async def test_what_was_written_is_there_after_closing_and_opening_again(self, store: SQLiteStore) -> None:
         receipt = await admit(store, "key")

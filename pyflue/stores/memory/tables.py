@@ -76,9 +76,9 @@ class Tables:
         return self.clock.now()
 
     def fenced(self, lease: Lease) -> Session:
-        """Return the lease's session; raise ``LeaseLost`` when its token is another."""
+        """Return the lease's session; raise ``LeaseLost`` when its token is another, or the lease was given back."""
         session = self.sessions.get(lease.session_id)
-        if session is None or session.lease_token != lease.token:
+        if session is None or session.lease_token != lease.token or session.lease_owner is None:
             raise LeaseLost
         return session
 

@@ -8,7 +8,8 @@ translated here and nowhere else:
 - a connection lost during a write: ``CommitUnknownError``;
 - a deadlock, a serialization failure or our own "look again": undone by the server, so done again;
 - a statement the server cancelled (a timeout set by its operator): undone, ``StoreUnavailableError``;
-- a value that cannot be stored (a NUL character in an id): ``InvalidInputError``.
+- a value that cannot be stored (a NUL character in an id): ``InvalidInputError``;
+- anything else the server refuses, such as a missing right: ``StoreError``.
 
 The texts of these errors carry a class name and an SQLSTATE, never a DSN, a row or a parameter.
 """
@@ -211,7 +212,7 @@ class Pool:
         except psycopg.OperationalError as error:
             raise CommitUnknownError(kind_of_failure(error)) from None
         except psycopg.Error as error:
-            raise _refused(error) from None
+            raise refused(error) from None
         finally:
             if sound and self._pool is pool:
                 self._kept.append(connection)
@@ -252,7 +253,15 @@ def _unstorable(error: psycopg.DataError) -> InvalidInputError:
     )
 
 
-def _refused(error: psycopg.Error) -> StoreError:
+def refused(error: psycopg.Error) -> StoreError:
+    """Say that the server would not do it: its rights, or a rule of the schema; nothing was changed."""
+    if isinstance(error, errors.InsufficientPrivilege):
+        return StoreError(
+            "The database user may not do this.",
+            cause=f"PostgreSQL says: {error.diag.message_primary}.",
+            fix="Grant it usage and create on the schema to migrate, and all rights on PyFlue's tables to run.",
+            detail=kind_of_failure(error),
+        )
     constraint = error.diag.constraint_name
     return StoreError(
         "The store refused a write.",

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from pyflue.stores.migrations import AppliedMigration, Migration, missing_migrations
-from pyflue.stores.postgres.pool import Pool, Row, unavailable
+from pyflue.stores.postgres.pool import Pool, Row, refused, unavailable
 from pyflue.stores.queries import Queries
 
 
@@ -26,6 +26,7 @@ async def migrate(conninfo: str, queries: Queries, known: Sequence[Migration]) -
     Raises:
         StoreUnavailableError: the database does not answer.
         SchemaError: it was migrated by a newer release, or a file was changed since.
+        StoreError: the database user has not the rights.
     """
     try:
         connection = await AsyncConnection.connect(conninfo, autocommit=True)
@@ -42,6 +43,8 @@ async def migrate(conninfo: str, queries: Queries, known: Sequence[Migration]) -
         return [migration.name for migration in missing]
     except psycopg.OperationalError as error:
         raise unavailable(error) from None
+    except psycopg.Error as error:
+        raise refused(error) from None
     finally:
         await connection.close()
 

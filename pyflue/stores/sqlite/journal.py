@@ -10,7 +10,7 @@ from pyflue.stores.protocol import StoredLine, TurnWrite
 from pyflue.stores.sqlite.database import Database
 from pyflue.stores.sqlite.rows import event_of, line_of
 from pyflue.stores.sqlite.statements import Statements
-from pyflue.stores.sqlite.turn import pass_fence, record
+from pyflue.stores.sqlite.turn import holds, pass_fence, record
 
 
 class SQLiteJournal:
@@ -50,8 +50,7 @@ class SQLiteSteps:
 
     async def put(self, lease: Lease, scope: str, name: str, result: bytes) -> bytes:
         def put(work: Statements) -> bytes:
-            session = work.one("journal_head", session=lease.session_id)
-            if session is None or session[1] != lease.token:
+            if not holds(work, lease):
                 raise LeaseLost
             work.run("steps_put", scope=scope, name=name, result=result)
             return work.all("steps_get", scope=scope, name=name)[0][0]

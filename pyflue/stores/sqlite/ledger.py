@@ -17,7 +17,7 @@ from pyflue.stores.sqlite.database import Database
 from pyflue.stores.sqlite.outbox import take_reply
 from pyflue.stores.sqlite.rows import dispatch_of, instant_of, lease_of, span
 from pyflue.stores.sqlite.statements import Statements
-from pyflue.stores.sqlite.turn import add_events, pass_fence, record, refuse_change
+from pyflue.stores.sqlite.turn import add_events, holds, pass_fence, record, refuse_change
 
 
 class SQLiteLedger:
@@ -128,8 +128,7 @@ def _settle(work: Statements, lease: Lease, settlement: Settlement) -> Settled:
 def _release(work: Statements, lease: Lease, seen: int) -> bool:
     if work.one("ledger_release", session=lease.session_id, token=lease.token, seen=seen):
         return True
-    row = work.one("journal_head", session=lease.session_id)
-    if row is None or row[1] != lease.token:
+    if not holds(work, lease):
         raise LeaseLost
     return False
 

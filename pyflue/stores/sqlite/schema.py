@@ -37,7 +37,7 @@ def migrate(path: Path, now: int) -> list[str]:
     except sqlite3.Error as error:
         raise translated(error) from error
     except OSError as error:
-        raise StoreError("The database file cannot be made.", cause=str(error.strerror or "")) from error
+        raise _unusable(error) from error
 
 
 def check(path: Path) -> None:
@@ -46,9 +46,14 @@ def check(path: Path) -> None:
     Raises:
         SchemaError: it is missing, or not the one this release knows.
         StoreUnavailableError: the file cannot be read.
+        StoreError: its folder cannot be entered.
     """
-    if not path.exists():
-        raise SchemaError("There is no database yet.")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise SchemaError("There is no database yet.") from None
+    except OSError as error:
+        raise _unusable(error) from error
     connection = connect(path)
     try:
         check_migrations(MIGRATIONS, _applied(Statements(connection, 0)))
@@ -56,6 +61,14 @@ def check(path: Path) -> None:
         raise translated(error) from error
     finally:
         connection.close()
+
+
+def _unusable(error: OSError) -> StoreError:
+    return StoreError(
+        "The database file cannot be made or opened.",
+        cause=f"{error.filename or 'Its folder'}: {error.strerror or type(error).__name__}.",
+        fix="Set storage.url to a file in a folder that this user may write to.",
+    )
 
 
 def _apply_missing(connection: sqlite3.Connection, now: int) -> list[str]:

@@ -27,7 +27,7 @@ def pass_fence(work: Statements, lease: Lease, write: TurnWrite) -> Fenced:
     """Prove the lease and reserve the write's entry numbers.
 
     Raises:
-        LeaseLost: the token or the head is another.
+        LeaseLost: the token or the head is another, or the lease was given back.
         StoreError: the dispatch is not in this session's mailbox.
     """
     row = work.one(
@@ -48,6 +48,12 @@ def pass_fence(work: Statements, lease: Lease, write: TurnWrite) -> Fenced:
             fix="Write under the lease of the session the dispatch was admitted to.",
         )
     return Fenced(row[0], row[1], owner[0])
+
+
+def holds(work: Statements, lease: Lease) -> bool:
+    """Tell whether the lease is current and was not given back."""
+    row = work.one("journal_head", session=lease.session_id)
+    return row is not None and row[1] == lease.token and bool(row[2])
 
 
 def _last_summary(head: int, entries: Sequence[Entry]) -> int | None:

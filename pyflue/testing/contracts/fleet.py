@@ -276,6 +276,9 @@ class RescueContract(StoreContract):
         assert await scene.store.fleet.unclaimable(UNAVAILABLE_AFTER, 10, worker) == []
 
         scene.clock.advance(SECOND)
+        gone = await scene.worker("echo")
+        await scene.store.fleet.retire(gone)
+        assert await scene.store.fleet.unclaimable(UNAVAILABLE_AFTER, 10, gone) == [], "only a live worker takes it"
         [lease] = await scene.store.fleet.unclaimable(UNAVAILABLE_AFTER, 10, worker)
 
         assert (lease.session_id, lease.worker_id, lease.token) == (scene.session("one", "other"), worker, 1)

@@ -12,7 +12,17 @@ from pyflue.entries import SummaryEntry
 from pyflue.errors import LeaseLost
 from pyflue.ids import WorkerId
 from pyflue.stores.protocol import SessionQuery, Store
-from pyflue.testing.contracts.stage import AGENTS, LIMITS, MINUTE, SECOND, OtherStore, Scene, StoreContract, said
+from pyflue.testing.contracts.stage import (
+    AGENTS,
+    BUDGET,
+    LIMITS,
+    MINUTE,
+    SECOND,
+    OtherStore,
+    Scene,
+    StoreContract,
+    said,
+)
 
 
 class LeaseContract(StoreContract):
@@ -220,6 +230,26 @@ class LeaseContract(StoreContract):
             await scene.store.ledger.release(turn.lease, mailbox.seen)
 
         assert await scene.snapshot(turn) == before
+
+    async def test_a_lease_that_was_given_back_writes_nothing(self, scene: Scene) -> None:
+        turn = await scene.start()
+        mailbox = await scene.store.ledger.mailbox(turn.lease)
+        assert await scene.store.ledger.release(turn.lease, mailbox.seen)
+        before = await scene.snapshot(turn)
+
+        for late in (
+            turn.append(said("late")),
+            turn.park(),
+            turn.settle("completed", scene.draft()),
+            scene.store.ledger.begin(turn.lease, turn.write(said("late")), BUDGET),
+            scene.store.steps.put(turn.lease, "call_1", "charge", b"1"),
+            scene.store.ledger.mailbox(turn.lease),
+            scene.store.ledger.release(turn.lease, mailbox.seen),
+        ):
+            with pytest.raises(LeaseLost):
+                await late
+        assert await scene.snapshot(turn) == before
+        assert await scene.store.steps.get("call_1", "charge") is None
 
     async def test_a_message_that_arrives_while_its_mailbox_is_released_is_never_stranded(
         self, scene: Scene, other_store: OtherStore

@@ -133,13 +133,17 @@ class OutboxOrderContract(StoreContract):
 
     async def test_a_draining_worker_still_sends_and_a_dead_one_does_not(self, scene: Scene) -> None:
         await replying(scene, "one")
+        await replying(scene, "two", "three", thread="other")
         draining, dead = await scene.worker(), await scene.worker()
+        sending = await scene.store.outbox.claim(scene.session("other"), dead)
+        assert sending is not None
         await scene.store.fleet.drain(draining)
         await scene.store.fleet.retire(dead)
 
         for worker in (dead, scene.ids.worker()):
             assert await scene.store.outbox.claim(scene.session(), worker) is None
             assert await scene.store.outbox.claim_due(worker, 10) == []
+        assert await scene.store.outbox.sent(sending, dead, "m1", sent(sending)) is None, "it takes no next one"
         assert await scene.store.outbox.claim(scene.session(), draining) is not None
 
     async def test_of_many_senders_at_once_each_reply_goes_to_one(self, scene: Scene, other_store: OtherStore) -> None:

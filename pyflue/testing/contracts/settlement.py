@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from pyflue.dispatches import DispatchError, DispatchResult, Outcome
+from pyflue.entries import Entry
 from pyflue.errors import LeaseLost, StoreError
 from pyflue.events import DispatchSettled
 from pyflue.messages import Usage
@@ -180,7 +181,10 @@ class SettlementContract(StoreContract):
         items = await scene.store.views.outbox(session_id=scene.session())
         assert [(item.body, item.status) for item in items] == [("earlier", "pending"), ("later", "pending")]
 
-    async def test_of_two_settlements_at_once_exactly_one_wins(self, scene: Scene, other_store: OtherStore) -> None:
+    @pytest.mark.parametrize("last", [(said("last"),), ()], ids=["with an entry", "without entries"])
+    async def test_of_two_settlements_at_once_exactly_one_wins(
+        self, scene: Scene, other_store: OtherStore, last: tuple[Entry, ...]
+    ) -> None:
         turn = await scene.start()
         other = await other_store()
         outcomes: tuple[Outcome, Outcome] = ("completed", "failed")
@@ -189,7 +193,7 @@ class SettlementContract(StoreContract):
             *(
                 store.ledger.settle(
                     turn.lease,
-                    Settlement(turn.write(said(outcome), events=(DispatchSettled(outcome),)), outcome),
+                    Settlement(turn.write(*last, events=(DispatchSettled(outcome),)), outcome),
                 )
                 for store, outcome in zip((scene.store, other), outcomes, strict=True)
             ),

@@ -66,7 +66,7 @@ boxes as (
            t.now, t.now, t.now
       from mine m, moment t
      group by m.session_id, t.now
-     order by m.session_id
+     order by m.session_id collate "C"  -- as all who lock several sessions
         on conflict (id) do update
        set mailbox_head = s.mailbox_head + excluded.mailbox_head,
            unsettled = s.unsettled + excluded.unsettled,

@@ -1,11 +1,15 @@
 -- name: fleet_register
--- Add this process as live; under an id used before, what that one held is freed. Locks the worker row, then sessions.
-with freed as (
-    update sessions
+-- Add this process as live; under an id used before, what that one held is freed. Locks the worker's row, and those
+-- sessions in id order.
+with held as materialized (
+    select id from sessions where lease_owner = %(worker)s order by id for update
+),
+freed as (
+    update sessions s
        set lease_owner = null,
-           lease_token = lease_token + 1,
-           due_at = coalesce(due_at, %(now)s::timestamptz, now())
-     where lease_owner = %(worker)s
+           lease_token = s.lease_token + 1,
+           due_at = coalesce(s.due_at, %(now)s::timestamptz, now())
+     where s.id = any (array(select id from held))
 )
 insert into workers (id, host, pid, status, agents, started_at, heartbeat_at, expires_at, liveness_key)
 values (%(worker)s, %(host)s, %(pid)s::bigint, 'live', %(agents)s::text[], coalesce(%(now)s::timestamptz, now()),
@@ -49,16 +53,19 @@ select beat.liveness_key,
 update workers set status = 'draining' where id = %(worker)s and status = 'live' returning id
 
 -- name: fleet_retire
--- Mark a worker dead and free what it holds, at once. Locks its row, then its sessions.
+-- Mark a worker dead and free what it holds, at once. Locks its sessions in id order, as admissions do, and its row.
 with gone as (
     update workers set status = 'dead' where id = %(worker)s
+),
+held as materialized (
+    select id from sessions where lease_owner = %(worker)s order by id for update
 )
-update sessions
+update sessions s
    set lease_owner = null,
-       lease_token = lease_token + 1,
-       due_at = coalesce(due_at, %(now)s::timestamptz, now())
- where lease_owner = %(worker)s
-returning id
+       lease_token = s.lease_token + 1,
+       due_at = coalesce(s.due_at, %(now)s::timestamptz, now())
+ where s.id = any (array(select id from held))
+returning s.id
 
 -- name: fleet_reap
 -- Mark dead whoever is: its lease ran out, or its liveness lock is free and its heartbeat old. The lock is only tried
@@ -102,21 +109,25 @@ update sessions s
    set lease_owner = null,
        lease_token = s.lease_token + 1,
        due_at = coalesce(s.due_at, %(now)s::timestamptz, now())
-  from orphans
- where s.id = orphans.id
+ where s.id = any (array(select id from orphans))
 returning s.id
 
 -- name: fleet_disown
--- Free the sessions and the items this worker holds beyond those it names. Locks those sessions, then those items,
--- whose next taker is told that an earlier attempt may have reached the platform.
-with strays as (
-    update sessions
+-- Free the sessions and the items this worker holds beyond those it names. Locks those sessions in id order, then those
+-- items, whose next taker is told that an earlier attempt may have reached the platform.
+with held as materialized (
+    select id from sessions
+     where lease_owner = %(worker)s and id <> all (%(sessions)s::text[])
+     order by id
+       for update
+),
+strays as (
+    update sessions s
        set lease_owner = null,
-           lease_token = lease_token + 1,
-           due_at = coalesce(due_at, %(now)s::timestamptz, now())
-     where lease_owner = %(worker)s
-       and id <> all (%(sessions)s::text[])
-    returning id
+           lease_token = s.lease_token + 1,
+           due_at = coalesce(s.due_at, %(now)s::timestamptz, now())
+     where s.id = any (array(select id from held))
+    returning s.id
 ),
 items as (
     update outbox
@@ -134,9 +145,8 @@ with stuck as materialized (
       from sessions s
      where s.lease_owner is null
        and s.due_at <= coalesce(%(now)s::timestamptz, now()) - %(after)s::interval
-       and not exists (select 1 from workers w
-                        where w.heartbeat_at > coalesce(%(now)s::timestamptz, now()) - %(after)s::interval
-                          and s.agent = any (w.agents))
+       and s.agent <> all (array(select unnest(w.agents) from workers w
+                                  where w.heartbeat_at > coalesce(%(now)s::timestamptz, now()) - %(after)s::interval))
        and exists (select 1 from workers w where w.id = %(worker)s and w.status = 'live')
      order by s.due_at, s.id
      limit %(limit)s::bigint
@@ -145,6 +155,5 @@ with stuck as materialized (
 update sessions s
    set lease_owner = %(worker)s,
        lease_token = s.lease_token + 1
-  from stuck
- where s.id = stuck.id
+ where s.id = any (array(select id from stuck))
 returning s.id, s.agent, s.instance_id, s.name, s.lease_token, s.head, s.summary_seq

@@ -13,7 +13,8 @@ update sessions s
 returning s.id, s.agent, s.instance_id, s.name, s.lease_token, s.head, s.summary_seq
 
 -- name: ledger_claim_due
--- Take due mailboxes nobody holds, oldest first, leaving rows that are locked to whoever has them.
+-- Take due mailboxes nobody holds, oldest first, leaving rows that are locked to whoever has them. They are updated by
+-- an array of their ids, because a join would read the whole table under a plan that does not know how few there are.
 with due as materialized (
     select s.id
       from sessions s
@@ -28,8 +29,7 @@ with due as materialized (
 update sessions s
    set lease_owner = %(worker)s,
        lease_token = s.lease_token + 1
-  from due
- where s.id = due.id
+ where s.id = any (array(select id from due))
 returning s.id, s.agent, s.instance_id, s.name, s.lease_token, s.head, s.summary_seq, s.due_at
 
 -- name: ledger_mailbox
@@ -161,6 +161,8 @@ select event_seq from parked
 -- name: ledger_settle
 -- End the dispatch with its last entries, replies and events, and give the lease back if nothing else is there.
 -- Locks the session, then the dispatch. The first reply is taken for delivery only if nothing older is unsent.
+-- A settlement whose answer was lost may still be under way when it is repeated, and without entries the head does not
+-- tell the two apart: if the dispatch was settled while this one waited, it divides by zero and so undoes itself.
 with fence as (
     update sessions s
        set head = s.head + %(count)s::bigint,
@@ -189,6 +191,7 @@ settled as (
            event_seq = d.event_seq + %(event_count)s::bigint
       from fence
      where d.id = %(dispatch)s
+       and d.status in ('queued', 'running', 'waiting')
     returning d.event_seq
 ),
 lines as (
@@ -223,7 +226,8 @@ told as (
            coalesce(%(now)s::timestamptz, now())
       from settled d, unnest(%(types)s::text[], %(events)s::bytea[]) with ordinality as v (type, data, n)
 )
-select f.head, f.outbox_head, f.released, coalesce(%(now)s::timestamptz, now()),
+select f.head / (select count(*) from settled),  -- by 1, or by 0 if it was settled meanwhile: undo, and look again
+       f.outbox_head, f.released, coalesce(%(now)s::timestamptz, now()),
        exists (select 1 from replies r where r.status = 'sending')
   from fence f
 

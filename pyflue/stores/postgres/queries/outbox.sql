@@ -27,21 +27,24 @@ returning o.id, o.session_id, o.position, o.dispatch_id, o.call_id, o.part, o.ch
 
 -- name: outbox_claim_due
 -- Take items of any sessions that are due, or whose sender is gone; skips locked rows. An item is only taken if nothing
--- older of its session is unsent: what this snapshot calls final stays final, so it may be trusted.
+-- older of its session is unsent: what this snapshot calls final stays final, so it may be trusted. The look for
+-- something older is a sub-query with a limit, which can only be done session by session: as a join it would compare
+-- every unsent item with every other under a plan made while they were few.
 with waiting as materialized (
-    select o.id, o.status, o.available_at
+    select o.id, o.available_at
       from outbox o
      where o.status = 'pending'
        and o.available_at <= coalesce(%(now)s::timestamptz, now())
-       and not exists (select 1 from outbox p
-                        where p.session_id = o.session_id and p.position < o.position
-                          and p.status in ('pending', 'sending'))
+       and o.id = (select p.id from outbox p
+                    where p.session_id = o.session_id and p.status in ('pending', 'sending')
+                    order by p.position
+                    limit 1)
      order by o.available_at, o.id
      limit %(limit)s::bigint
        for update of o skip locked
 ),
 stranded as materialized (
-    select o.id, o.status, o.available_at
+    select o.id, o.available_at
       from outbox o
      where o.status = 'sending'
        and not exists (select 1 from workers w where w.id = o.lease_owner and w.status <> 'dead')
@@ -55,11 +58,10 @@ due as materialized (
 update outbox o
    set status = 'sending',
        attempts = o.attempts + 1,
-       ambiguous = o.ambiguous or d.status = 'sending',
+       ambiguous = o.ambiguous or o.status = 'sending',
        lease_owner = %(worker)s,
        lease_token = o.lease_token + 1
-  from due d
- where o.id = d.id
+ where o.id = any (array(select id from due))
    and exists (select 1 from workers w where w.id = %(worker)s and w.status <> 'dead')
 returning o.id, o.session_id, o.position, o.dispatch_id, o.call_id, o.part, o.channel, o.destination, o.body,
           o.idempotency_key, o.status, o.attempts, o.available_at, o.created_at, o.lease_token, o.ambiguous, o.receipt,

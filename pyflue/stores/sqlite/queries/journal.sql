@@ -1,10 +1,11 @@
 -- name: journal_append.fence
--- The fence, the numbering and the lock of every turn's write. No row: the token or the head is another.
+-- The fence, the numbering and the lock of every turn's write. No row: the token or the head is another, or the lease
+-- was given back.
 update sessions
    set head = head + :entries,
        summary_seq = coalesce(:summary_seq, summary_seq),
        updated_at = :now
- where id = :session and lease_token = :token and head = :head
+ where id = :session and lease_token = :token and lease_owner is not null and head = :head
 returning head, outbox_head;
 
 -- name: journal_append.owner
@@ -50,8 +51,8 @@ select seq, dispatch_id, kind, body, created_at, token
  limit :limit;
 
 -- name: journal_head
--- Read the journal's last number and the token, as committed now.
-select head, lease_token from sessions where id = :session;
+-- Read the journal's last number, the token, and whether somebody holds the session, as committed now.
+select head, lease_token, lease_owner is not null from sessions where id = :session;
 
 -- name: steps_get
 -- Read a step's recorded result.

@@ -58,7 +58,7 @@ select id
  limit :limit;
 
 -- name: ledger_mailbox
--- Read the counter and the lowest unsettled dispatch in one snapshot. No row: the token is not current.
+-- Read the counter and the lowest unsettled dispatch in one snapshot. No row: the lease is lost.
 select s.mailbox_head, s.unsettled,
        d.id, d.session_id, d.position, d.input, d.status, d.attempts, d.accepted_at, d.available_at, d.started_at,
        d.deadline_at, d.expires_at, d.abort_requested_at, d.settled_at, d.result, d.error, d.event_seq, d.replay_of,
@@ -68,7 +68,7 @@ select s.mailbox_head, s.unsettled,
     on d.session_id = s.id
    and d.position = (select min(position) from dispatches
                       where session_id = s.id and settled_at is null)
- where s.id = :session and s.lease_token = :token;
+ where s.id = :session and s.lease_token = :token and s.lease_owner is not null;
 
 -- name: ledger_begin
 -- Start an attempt. First start and deadline are stamped once. No row: it is settled, or another one is at work.
@@ -123,7 +123,7 @@ select 1
 
 -- name: ledger_release
 -- Give the lease back if nothing came since the mailbox was read. The session is due when its head is: never while
--- the head waits for an approval or there is none. No row: the token is old, or something came.
+-- the head waits for an approval or there is none. No row: the lease is lost, or something came.
 update sessions
    set lease_owner = null,
        due_at = (select case when d.status = 'waiting' then null else d.available_at end
@@ -131,7 +131,7 @@ update sessions
                   where d.session_id = sessions.id and d.settled_at is null
                   order by d.position
                   limit 1)
- where id = :session and lease_token = :token and mailbox_head = :seen
+ where id = :session and lease_token = :token and lease_owner is not null and mailbox_head = :seen
 returning id;
 
 -- name: ledger_request_abort
