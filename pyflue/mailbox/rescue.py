@@ -19,7 +19,7 @@ from pyflue.session.journal import SessionJournal
 from pyflue.session.turn import Failed
 
 FREE_BATCH: Final = 500  # sessions freed in one statement; a worker with more is freed over several
-UNCLAIMABLE_BATCH: Final = 20
+UNCLAIMABLE_BATCH: Final = 100  # settled one after the other, some milliseconds each
 
 
 async def judge_the_dead(place: Workplace, seconds: float) -> None:

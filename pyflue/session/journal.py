@@ -1,7 +1,8 @@
 """One session's journal as its lease holder sees it: lines in memory, every write fenced.
 
 A write whose commit is unknown (the connection broke, the database restarted) is never repeated blindly: the
-committed head is read back first. The head moves only under our token, so it tells whether the write landed.
+committed head is read back first. The head moves only under our token, so it tells whether the write landed; of a write
+without entries the dispatch's row does.
 A write that has begun is seen to its end even when its caller is cancelled, so that what is in memory and what is
 stored never part.
 """
@@ -52,6 +53,7 @@ class SessionJournal:
         self._kept: SessionStore | None = None
         self._kept_head = 0
         self._writing = asyncio.Lock()
+        self._begun: DispatchId | None = None
 
     @property
     def head(self) -> int:
@@ -87,7 +89,12 @@ class SessionJournal:
     async def _begin(self, dispatch: Dispatch, entries: tuple[Entry, ...], event: Event, budget: timedelta) -> Dispatch:
         quarantined = tuple(EntryQuarantined(seq) for seq in self.damaged)
         write = self._write(dispatch.id, entries, (event, *quarantined), progress=False)
-        begun = await self._fenced(lambda: self._store.ledger.begin(self.lease, write, budget), len(entries))
+        begun = await self._fenced(
+            write,
+            lambda: self._store.ledger.begin(self.lease, write, budget),
+            lambda row: row.attempts != dispatch.attempts,
+        )
+        self._begun = dispatch.id
         self.damaged.clear()
         self._head += len(entries)
         self._remember(dispatch.id, entries, self._head)
@@ -121,7 +128,7 @@ class SessionJournal:
             write = self._write(dispatch_id, stored, events, outbox)
             if self._kept is not None:
                 write = msgspec.structs.replace(write, kept_elsewhere=_news(entries))
-            await self._fenced(lambda: self._store.journal.append(self.lease, write), len(stored))
+            await self._fenced(write, lambda: self._store.journal.append(self.lease, write))
             if self._kept is None:
                 self._head += len(entries)
                 self._remember(dispatch_id, entries, self._head)
@@ -178,8 +185,14 @@ class SessionJournal:
 
     async def park(self, dispatch_id: DispatchId, event: Event, delay: timedelta, *, refund: bool) -> None:
         """Put the dispatch back with a time before which it is not worked."""
-        write = self._write(dispatch_id, (), (event,))
-        await _to_its_end(self._fenced(lambda: self._store.ledger.park(self.lease, write, delay, refund=refund), 0))
+        write, was_running = self._write(dispatch_id, (), (event,)), self._begun == dispatch_id
+        await _to_its_end(
+            self._fenced(
+                write,
+                lambda: self._store.ledger.park(self.lease, write, delay, refund=refund),
+                lambda row: was_running and row.status == "queued",
+            )
+        )
 
     def _write(
         self,
@@ -192,20 +205,32 @@ class SessionJournal:
     ) -> TurnWrite:
         return TurnWrite(dispatch_id, self._head, entries, events, outbox, progress)
 
-    async def _fenced(self, write: Callable[[], Awaitable[T]], lines: int) -> T | None:
-        """Do one write, surviving a store that goes away: None when it had been committed after all."""
-        unknown = False
+    async def _fenced(
+        self,
+        write: TurnWrite,
+        do: Callable[[], Awaitable[T]],
+        landed: Callable[[Dispatch], bool] = lambda row: False,
+    ) -> T | None:
+        """Do one write, surviving a store that goes away: None when it had been committed after all.
+
+        ``landed`` tells it of a write without entries, from the dispatch's row.
+        """
+        lines, unknown = len(write.entries), False
         while True:
             try:
-                return await write()
+                return await do()
             except StoreUnavailableError:
                 unknown = True
-                if await self._answering() == self._head + lines and lines:
+                if await self._answering() == self._head + lines and (lines or await self._shows(write, landed)):
                     return None
             except LeaseLost:
                 if not unknown or not lines or await self._answering() != self._head + lines:
                     raise
                 return None  # the first try was committed after we had looked
+
+    async def _shows(self, write: TurnWrite, landed: Callable[[Dispatch], bool]) -> bool:
+        row = await patiently(self._liveness, lambda: self._store.views.dispatch(write.dispatch_id))
+        return row is not None and landed(row)
 
     async def _answering(self) -> int:
         """Wait for the store to answer again and return the committed head.

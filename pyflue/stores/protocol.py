@@ -149,8 +149,8 @@ class Ledger(Protocol):
         ...
 
     async def park(self, lease: Lease, write: TurnWrite, delay: timedelta, *, refund: bool) -> None:
-        """Put the dispatch back to ``queued`` with ``available_at`` = now + delay. ``refund`` gives the attempt back.
-        The lease is kept: release it next."""
+        """Put the dispatch back to ``queued`` with ``available_at`` = now + delay. ``refund`` gives the attempt back
+        that is ``running``, if one is. The lease is kept: release it next."""
         ...
 
     async def settle(self, lease: Lease, settlement: Settlement) -> Settled:

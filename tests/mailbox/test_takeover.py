@@ -8,9 +8,11 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from pyflue.config import Settings
+from pyflue.config import RetrySettings, Settings
+from pyflue.dispatches import Receipt
 from pyflue.errors import CommitUnknownError, StoreUnavailableError
 from pyflue.mailbox.deliver import deliver
+from pyflue.models.protocol import ModelFailure
 from pyflue.session.liveness import Liveness
 from pyflue.testing.clock import FakeClock
 from pyflue.testing.faults import When
@@ -51,6 +53,30 @@ async def test_a_store_that_breaks_off_in_the_middle_of_a_turn_doubles_and_loses
         assert bench.began == 2
         assert kinds(await flow.journal(first)) == ["input", "answer", "tool_started", "tool_result", "answer"] * 2
         assert len(flow.model_calls) == 4
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", ["ledger.begin", "ledger.park"])
+async def test_an_attempt_counts_once_even_if_a_write_without_entries_breaks_off(call: str, when: When) -> None:
+    cut = ModelFailure("transient", "model_answer_cut", "The answer was cut.")
+    settings = Settings(worker=FAST, retry=RetrySettings(first_delay=1.0, longest_delay=1.0))
+    async with Flow({"agent": an_agent()}, model=ScriptedModel(cut, cut, "done"), settings=settings) as flow:
+        receipt = await flow.dispatch("go")
+        await flow.until(lambda: _has_status(flow, receipt, "queued", attempts=1))
+        flow.worker.faults.fail(call, CommitUnknownError("connection lost"), when=when)
+        await flow.pass_time(1)
+        await flow.until(lambda: _has_status(flow, receipt, "queued", attempts=2))
+        await flow.pass_time(1)
+
+        assert (await flow.outcome(receipt)).attempts == 3
+        told = [event.type for event in await flow.events(receipt)]
+        assert told.count("dispatch.started") == 3
+        assert told.count("dispatch.parked") == 2
+
+
+async def _has_status(flow: Flow, receipt: Receipt, status: str, *, attempts: int) -> bool:
+    row = await flow.row(receipt)
+    return (row.status, row.attempts) == (status, attempts) and row.available_at > flow.clock.now()
 
 
 async def test_a_store_that_is_away_for_a_while_is_waited_for_and_the_turn_goes_on() -> None:

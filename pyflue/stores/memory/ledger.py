@@ -133,7 +133,7 @@ class MemoryLedger:
         self._tables.dispatches[dispatch.id] = replace(
             dispatch,
             status="queued",
-            attempts=max(dispatch.attempts - 1, 0) if refund else dispatch.attempts,
+            attempts=max(dispatch.attempts - 1, 0) if refund and dispatch.status == "running" else dispatch.attempts,
             available_at=self._tables.now() + delay,
         )
         self._tables.apply(lease, session, write)

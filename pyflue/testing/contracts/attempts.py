@@ -132,6 +132,13 @@ class AttemptContract(StoreContract):
         await turn.park(timedelta(), refund=True)
         assert (await scene.dispatch(turn.dispatch_id)).attempts == 0
 
+    async def test_only_an_attempt_that_runs_is_given_back(self, scene: Scene) -> None:
+        turn = await scene.start()
+        await turn.park(timedelta(), refund=False)
+        await turn.park(timedelta(), refund=True)
+
+        assert (await scene.dispatch(turn.dispatch_id)).attempts == 1
+
     async def test_parking_keeps_the_lease_until_it_is_released(self, scene: Scene) -> None:
         turn = await scene.start()
         await turn.park(timedelta())

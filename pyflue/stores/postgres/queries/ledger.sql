@@ -125,7 +125,9 @@ with fence as (
 parked as (
     update dispatches d
        set status = 'queued',
-           attempts = case when %(refund)s::boolean then greatest(d.attempts - 1, 0) else d.attempts end,
+           attempts = case when %(refund)s::boolean and d.status = 'running' then greatest(d.attempts - 1, 0)
+                           else d.attempts
+                      end,
            available_at = coalesce(%(now)s::timestamptz, now()) + %(delay)s::interval,
            event_seq = d.event_seq + %(event_count)s::bigint
       from fence

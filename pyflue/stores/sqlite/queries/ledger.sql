@@ -85,10 +85,10 @@ update dispatches
 returning id;
 
 -- name: ledger_park
--- Put the dispatch back until an instant; with refund = 1 the attempt does not count. No row: it is settled.
+-- Put the dispatch back until an instant; with refund = 1 the running attempt does not count. No row: it is settled.
 update dispatches
    set status = 'queued',
-       attempts = max(attempts - :refund, 0),
+       attempts = case when status = 'running' then max(attempts - :refund, 0) else attempts end,
        available_at = :available
  where id = :dispatch
    and settled_at is null
