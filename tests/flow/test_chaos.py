@@ -358,7 +358,9 @@ class Nemesis:
 
     async def spoil_a_platform(self) -> None:
         for channel in CHANNELS:
-            when, how = self._chance.choice(("before", "after")), self._chance.choice(("status", "drop"))
+            when, how = self._chance.choice(
+                (("before", "status"), ("before", "drop"), ("during", "drop"), ("after", "status"), ("after", "drop"))
+            )
             await self._run.fail_platform({"platform": channel, "when": when, "how": how, "status": 503})
 
 
