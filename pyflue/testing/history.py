@@ -184,13 +184,15 @@ def answers_recorded(history: History) -> Iterator[str]:
 def effects(history: History) -> Iterator[str]:
     """A tool that is not safe to repeat had its effect at most once and after its start was recorded.
 
-    Every effect belongs to a call of a recorded answer, and a recorded success had its effect.
+    Every effect belongs to a call of a recorded answer, a recorded success had its effect, and a durable step had none
+    after the one it recorded.
     """
     unsafe = Counter(effect.key for effect in history.effects if not effect.safe)
     for key, count in unsafe.items():
         if count > 1:
             yield f"{key} had its effect {count} times"
     happened = {effect.key: effect.safe for effect in history.effects}
+    last = {effect.key: effect.result for effect in history.effects}
     tools = {effect.tool for effect in history.effects}
     for row in history.stored.dispatches:
         entries = history.entries_of(row)
@@ -200,10 +202,12 @@ def effects(history: History) -> Iterator[str]:
             if dispatch == row.id and call not in (called if safe else started):
                 yield f"{key} had its effect before {'its call' if safe else 'its start'} was recorded"
         results = [entry for entry in entries if isinstance(entry, ToolResultEntry)]
-        done = [entry.call_id for entry in results if entry.outcome == "done" and entry.name in tools]
-        for call_id in done:
-            if f"{row.id}:{call_id}" not in happened:
-                yield f"{row.id} records success of {call_id}, which had no effect"
+        for entry in (entry for entry in results if entry.outcome == "done" and entry.name in tools):
+            key = f"{row.id}:{entry.call_id}"
+            if key not in happened:
+                yield f"{row.id} records success of {entry.call_id}, which had no effect"
+            elif not entry.content.endswith(last[key]):
+                yield f"{key} records {entry.content!r} and had its effect again: {last[key]!r}"
 
 
 def unknown_outcomes(history: History) -> Iterator[str]:

@@ -38,11 +38,15 @@ class Delivery(Struct, frozen=True):
 
 
 class Effect(Struct, frozen=True):
-    """One effect of a tool on the outside world, written to disk before the tool returned."""
+    """One effect of a tool on the outside world, written to disk before the tool returned.
+
+    ``result``: what a durable step had of it, at the end of the tool's answer; no two effects have the same.
+    """
 
     key: str
     tool: str
     safe: bool
+    result: str = ""
 
 
 class Operation(Struct, frozen=True):

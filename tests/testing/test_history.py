@@ -348,6 +348,10 @@ SPOILT: dict[str, tuple[str, Spoil]] = {
         lambda h: replace(h, effects=(*h.effects, Effect(f"{FIRST}:call-2", "look", safe=True))),
     ),
     "an unsafe effect twice": ("effects", lambda h: replace(h, effects=h.effects * 2)),
+    "a recorded step done again": (
+        "effects",
+        lambda h: replace(h, effects=tuple(Effect(f"{FIRST}:call-1", "pay", True, end) for end in ("aid", "again"))),
+    ),
     "a success without its effect": (
         "effects",
         lambda h: replace(h, effects=(Effect("dsp_2:call-9", "pay", safe=False),)),
