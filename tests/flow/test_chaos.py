@@ -63,7 +63,7 @@ class Stage:
     async def holds_wake_ups(self) -> bool:
         """Tell whether Redis holds wake-ups that no worker has taken."""
         async with aioredis.Redis.from_url(self.redis.url) as client:
-            return int(await client.hlen(f"{self.namespace}:wake.msgs")) > 0
+            return int(await client.llen(f"{self.namespace}:wake")) > 0
 
     def flush(self) -> None:
         """Make Redis forget everything it holds."""
