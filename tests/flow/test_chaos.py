@@ -153,7 +153,10 @@ async def test_redis_may_lose_everything_it_holds(stage: Stage) -> None:
             for _ in range(3):
                 await moment(0.3)
                 with run.fault("FLUSHALL", crash=False, refusing=False), stage.held_up():
-                    await until(stage.holds_wake_ups, 5)
+                    for channel in CHANNELS:  # in threads of their own, where nothing said later rings for them
+                        await run.say(channel, run.thread(channel), "hello")
+                    await until(stage.holds_wake_ups, 3)
+                    await moment(0.1)  # a ring leaves after its 202
                     await asyncio.to_thread(stage.flush)
 
         await judge(run, Bounds(settle_within=10, attempts=1))
