@@ -73,14 +73,21 @@ POINTS: Final = (
     CrashPoint(
         "after_tool_result", 7, "after", "journal.append.tool_result", "a result was recorded, perhaps one of two"
     ),
+    CrashPoint("before_step", 7, "before", "steps.put", "a durable step of the tool was done, not recorded"),
     CrashPoint("after_step", 7, "after", "steps.put", "a durable step of the tool was recorded, the tool went on"),
     CrashPoint("before_settle", 8, "before", "ledger.settle", "the final answer was there, nothing was settled"),
     CrashPoint("after_settle", 8, "after", "ledger.settle", "it was settled, the reply was in the outbox"),
     CrashPoint("before_release", 8, "before", "ledger.release", "the mailbox was worked, the lease was still held"),
+    CrashPoint("after_release", 8, "after", "ledger.release", "the lease was given back"),
     CrashPoint("before_send", 9, "before", "channel.send", "the reply was marked as being sent"),
     CrashPoint("after_send", 9, "after", "channel.send", "the platform had the reply, the outbox did not say so"),
     CrashPoint("after_sent", 9, "after", "outbox.sent", "the reply was marked sent"),
+    CrashPoint(
+        "before_delay", 9, "before", "outbox.retry", "the platform had refused a reply, the outbox did not say so"
+    ),
     CrashPoint("after_delay", 9, "after", "outbox.retry", "a reply the platform refused was put back for later"),
+    CrashPoint("after_take", 10, "after", "outbox.claim_due", "the rescue had taken an unsent reply"),
+    CrashPoint("before_park", 7, "before", "ledger.park", "the model was overloaded, the dispatch was not parked"),
     CrashPoint("after_park", 7, "after", "ledger.park", "the model was overloaded and the dispatch was parked"),
     CrashPoint("after_reap", 10, "after", "fleet.reap", "a worker was declared dead, its sessions were not free"),
     CrashPoint("after_free", 10, "after", "fleet.free", "a dead worker's sessions were free, nobody had them"),

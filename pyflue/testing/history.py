@@ -1,7 +1,8 @@
 """The history checker: whether a run kept every promise, decided from what all sides recorded.
 
-``check`` is a pure function. Each rule below it is one promise of the durability page and yields a sentence for
-every breach, so that a failing run says what was broken and where.
+``check`` is a pure function. Each rule is one promise of the durability page and yields a sentence for every breach,
+so that a failing run says what was broken and where. The rules about what the model was shown and about replies are
+in ``history_prompts.py`` and ``history_replies.py``.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Final
 
-import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from pyflue.dispatches import OUTBOX_FINAL, TERMINAL, Dispatch
 from pyflue.entries import AnswerEntry, Entry, InputEntry, ToolResultEntry, ToolStartedEntry, decode_entry
-from pyflue.events import DispatchStarted, decode_event
+from pyflue.events import DispatchSettled, DispatchStarted, decode_event
+from pyflue.session.resume import continues
+from pyflue.testing.history_prompts import answers_shown, asked_again, model_history, seen_by_model, shown_unchanged
+from pyflue.testing.history_replies import replies, replies_recorded, replies_whole, reply_order, reply_place
 from pyflue.testing.recorded import History, unix
 
 Rule = Callable[[History], Iterator[str]]
@@ -48,19 +51,22 @@ def accepted_once(history: History) -> Iterator[str]:
         known = {row.id for row in rows}
         if strange := set(delivery.dispatch_ids) - known:
             yield f"{delivery.text!r} was answered with {sorted(strange)}, which are not its dispatch"
+        if delivery.refused and rows:
+            yield f"{delivery.text!r} was refused and became {rows[0].id}"
     for row in history.stored.dispatches:
         if not any(delivery.text in row.input.text for delivery in history.deliveries):
             yield f"{row.id} holds what nobody sent"
 
 
 def settled(history: History) -> Iterator[str]:
-    """Every dispatch has exactly one outcome."""
+    """Every dispatch has exactly one outcome, the same in its row and in its events."""
     for row in history.stored.dispatches:
-        outcomes = [event.type for event in history.stored.events.get(row.id, ())].count("dispatch.settled")
+        events = [decode_event(event.data) for event in history.stored.events.get(row.id, ())]
+        outcomes = [event.outcome for event in events if isinstance(event, DispatchSettled)]
         if row.status not in TERMINAL or row.settled_at is None:
             yield f"{row.id} is {row.status}"
-        elif outcomes != 1:
-            yield f"{row.id} is {row.status} and has {outcomes} dispatch.settled events"
+        elif outcomes != [row.status]:
+            yield f"{row.id} is {row.status} and its dispatch.settled events say {outcomes}"
 
 
 def completed(history: History) -> Iterator[str]:
@@ -71,22 +77,27 @@ def completed(history: History) -> Iterator[str]:
 
 
 def queue_order(history: History) -> Iterator[str]:
-    """Messages of one thread stand in their mailbox in the order they were sent, without gaps."""
+    """Messages of one thread, and only they, stand in one mailbox in the order they were sent, without gaps."""
     for session, rows in history.dispatches_by_session().items():
         if (positions := [row.position for row in rows]) != list(range(1, len(rows) + 1)):
             yield f"{session} has positions {positions}"
-    threads: dict[str, list[int]] = defaultdict(list)
+    threads: dict[str, list[Dispatch]] = defaultdict(list)
     for delivery in history.deliveries:
         row = next((row for row in history.stored.dispatches if delivery.text in row.input.text), None)
         if row is not None:
-            threads[delivery.thread].append(row.position)
-    for thread, positions in threads.items():
-        if positions != sorted(positions):
+            threads[delivery.thread].append(row)
+    for thread, rows in threads.items():
+        if (positions := [row.position for row in rows]) != sorted(positions):
             yield f"thread {thread} was queued as {positions}"
+    sessions = Counter(session for rows in threads.values() for session in {row.session_id for row in rows})
+    if shared := sorted(session for session, count in sessions.items() if count > 1):
+        yield f"{shared} hold messages of several threads"
+    if split := sorted(thread for thread, rows in threads.items() if len({row.session_id for row in rows}) > 1):
+        yield f"the threads {split} are in several sessions"
 
 
 def worked_in_order(history: History) -> Iterator[str]:
-    """A session works one dispatch at a time, in queue order, and reads each input once."""
+    """A session works one dispatch at a time, in queue order, and reads each input once and as it was sent."""
     for session, rows in history.dispatches_by_session().items():
         lines = history.stored.lines.get(session, ())
         inputs = [line.dispatch_id for line in lines if line.kind == "input"]
@@ -97,6 +108,10 @@ def worked_in_order(history: History) -> Iterator[str]:
         order = [places.get(line.dispatch_id, 0) for line in lines]
         if order != sorted(order):
             yield f"{session} has lines of dispatches in the order {order}"
+        for row in rows:
+            read = [entry.text for entry in history.entries_of(row) if isinstance(entry, InputEntry)]
+            if set(read) - {row.input.text}:
+                yield f"{row.id} read {read} and was sent {row.input.text!r}"
         for before, after in pairwise(rows):
             if before.settled_at and after.started_at and after.started_at < before.settled_at:
                 yield f"{after.id} was started before {before.id} was settled"
@@ -143,108 +158,56 @@ def attempts(history: History) -> Iterator[str]:
 
 
 def answers_recorded(history: History) -> Iterator[str]:
-    """Recorded answers are never asked for again: every call has one result, and the last answer ends the dispatch."""
+    """Recorded answers are never asked for again: every call has one result, and the one final answer is the outcome."""
     for row in history.stored.dispatches:
         open_calls: set[str] = set()
-        for entry in _entries(history, row):
+        final: list[str] = []
+        for entry in history.entries_of(row):
             if isinstance(entry, AnswerEntry):
+                answer = entry.as_answer()
                 if open_calls:
                     yield f"{row.id} went on without results of {sorted(open_calls)}"
-                open_calls = {call.id for call in entry.as_answer().tool_calls}
+                if final:
+                    yield f"{row.id} went on after its final answer"
+                open_calls = {call.id for call in answer.tool_calls}
+                final += [] if continues(answer) else [answer.text]
             elif isinstance(entry, ToolResultEntry):
                 if entry.call_id not in open_calls:
                     yield f"{row.id} has a second or stray result of {entry.call_id}"
                 open_calls.discard(entry.call_id)
         if row.settled_at and open_calls:
             yield f"{row.id} ended without results of {sorted(open_calls)}"
-
-
-def model_history(history: History) -> Iterator[str]:
-    """Every request to the model is valid: roles alternate and each tool use is answered by the next message."""
-    for number, raw in enumerate(history.requests, 1):
-        messages = msgspec.json.decode(raw, type=_Request).messages
-        roles = [message.role for message in messages]
-        if roles != [("user", "assistant")[place % 2] for place in range(len(roles))] or roles[-1:] != ["user"]:
-            yield f"request {number} has the roles {roles}"
-        asked: set[str] = set()
-        for message in messages:
-            blocks = message.blocks
-            answered = [block.tool_use_id for block in blocks if block.type == "tool_result"]
-            if message.role == "user" and (len(answered) != len(set(answered)) or set(answered) != asked):
-                yield f"request {number} answers {sorted(answered)} where {sorted(asked)} was asked"
-            asked = {block.id for block in blocks if block.type == "tool_use"}
-
-
-def seen_by_model(history: History) -> Iterator[str]:
-    """The model was shown every accepted message, each once in a request, in queue order and nothing else before it."""
-    orders = [
-        [_said(history, row) for row in rows if _said(history, row)]
-        for rows in history.dispatches_by_session().values()
-    ]
-    session_of = {text: order for order in orders for text in order}
-    never = set(session_of)
-    for number, raw in enumerate(history.requests, 1):
-        said = _inputs(raw)
-        texts = sorted((text for text in session_of if text in said), key=said.index)
-        never.difference_update(texts)
-        order = session_of[texts[-1]] if texts else []
-        if texts != order[: len(texts)] or any(said.count(text) > 1 for text in texts):
-            yield f"request {number} shows {texts}, and the mailbox is {order}"
-    for text in sorted(never):
-        yield f"the model was never shown {text!r}"
-
-
-def replies(history: History) -> Iterator[str]:
-    """Each completed dispatch's reply reached its platform whole, once for each key, in order."""
-    keys: dict[str, list[str]] = defaultdict(list)
-    for post in history.posted:
-        keys[post.key].append(post.text)
-    # The receiver of a standard reply drops a webhook-id that it has.
-    doubled = [post for post in history.posted if post.duplicate and post.platform != "standard"]
-    for post in doubled if len(doubled) > history.bounds.doubled_replies else ():
-        yield f"{post.platform} has {post.key} twice"
-    by_dispatch: Counter[str] = Counter()
-    for item in history.stored.outbox:
-        by_dispatch[item.dispatch_id] += 1
-        if item.status == "sent" and not keys[item.idempotency_key]:
-            yield f"{item.id} is marked sent and nobody has it"
-        if any(text != item.body for text in keys[item.idempotency_key]):
-            yield f"{item.id} was not posted as it was written"
-    for row in history.stored.dispatches:
-        wanted = row.input.reply is not None and row.input.reply.mode == "auto" and row.status == "completed"
-        if wanted and row.result and row.result.text.strip() and not by_dispatch[row.id]:
-            yield f"{row.id} has no reply"
-    known = {item.idempotency_key for item in history.stored.outbox}
-    for key in keys.keys() - known:
-        yield f"{key} was posted, and no outbox row is its"
-
-
-def reply_order(history: History) -> Iterator[str]:
-    """The replies of one session reached their platform in order."""
-    first: dict[str, int] = {}
-    for place, post in enumerate(history.posted):
-        first.setdefault(post.key, place)
-    items = sorted(history.stored.outbox, key=lambda item: (item.session_id, item.position))
-    for before, after in pairwise(items):
-        one, two = first.get(before.idempotency_key), first.get(after.idempotency_key)
-        if before.session_id == after.session_id and one is not None and two is not None and two < one:
-            yield f"{after.id} was posted before {before.id}"
+        if row.status == "completed" and final[-1:] != [row.result.text if row.result else ""]:
+            yield f"{row.id} is completed with another text than its final answer, {final}"
 
 
 def effects(history: History) -> Iterator[str]:
-    """A tool that is not safe to repeat had its effect at most once; a recorded success had one."""
+    """A tool that is not safe to repeat had its effect at most once and after its start was recorded.
+
+    Every effect belongs to a call of a recorded answer, a recorded success had its effect, and a durable step had none
+    after the one it recorded.
+    """
     unsafe = Counter(effect.key for effect in history.effects if not effect.safe)
     for key, count in unsafe.items():
         if count > 1:
             yield f"{key} had its effect {count} times"
-    happened = {effect.key for effect in history.effects}
+    happened = {effect.key: effect.safe for effect in history.effects}
+    last = {effect.key: effect.result for effect in history.effects}
     tools = {effect.tool for effect in history.effects}
     for row in history.stored.dispatches:
-        results = [entry for entry in _entries(history, row) if isinstance(entry, ToolResultEntry)]
-        done = [entry.call_id for entry in results if entry.outcome == "done" and entry.name in tools]
-        for call_id in done:
-            if f"{row.id}:{call_id}" not in happened:
-                yield f"{row.id} records success of {call_id}, which had no effect"
+        entries = history.entries_of(row)
+        called, started = _calls(entries)
+        for key, safe in happened.items():
+            dispatch, _, call = key.partition(":")
+            if dispatch == row.id and call not in (called if safe else started):
+                yield f"{key} had its effect before {'its call' if safe else 'its start'} was recorded"
+        results = [entry for entry in entries if isinstance(entry, ToolResultEntry)]
+        for entry in (entry for entry in results if entry.outcome == "done" and entry.name in tools):
+            key = f"{row.id}:{entry.call_id}"
+            if key not in happened:
+                yield f"{row.id} records success of {entry.call_id}, which had no effect"
+            elif not entry.content.endswith(last[key]):
+                yield f"{key} records {entry.content!r} and had its effect again: {last[key]!r}"
 
 
 def unknown_outcomes(history: History) -> Iterator[str]:
@@ -292,12 +255,17 @@ def liveness(history: History) -> Iterator[str]:
 
 
 def not_vacuous(history: History) -> Iterator[str]:
-    """A run in which little succeeded proves nothing: operations outside faults succeed."""
+    """A run proves nothing in which operations outside faults fail, or a fault met no work under way."""
+    excused = [fault for fault in history.faults if fault.refusing]
     outside = [
         operation.succeeded
         for operation in history.operations
-        if not any(fault.began <= operation.at <= fault.ended for fault in history.faults)
+        if not any(fault.began <= operation.at <= fault.ended for fault in excused)
     ]
+    worked = [(unix(row.accepted_at), unix(row.settled_at)) for row in history.stored.dispatches]
+    for fault in history.faults:
+        if not any(accepted <= fault.ended and fault.began <= ended for accepted, ended in worked):
+            yield f"{fault.what} met no work"
     if not history.deliveries or not history.stored.dispatches:
         yield "nothing was sent or nothing was worked"
     if history.operations and not outside:
@@ -320,8 +288,14 @@ RULES: Final[dict[str, Rule]] = {
         answers_recorded,
         model_history,
         seen_by_model,
+        shown_unchanged,
+        answers_shown,
+        asked_again,
         replies,
+        replies_whole,
         reply_order,
+        reply_place,
+        replies_recorded,
         effects,
         unknown_outcomes,
         nothing_left,
@@ -332,40 +306,20 @@ RULES: Final[dict[str, Rule]] = {
 """Every rule by name, in the order of the road."""
 
 
-class _Block(Struct, frozen=True):
-    type: str
-    text: str = ""
-    id: str = ""
-    tool_use_id: str = ""
+def _calls(entries: list[Entry]) -> tuple[set[str], set[str]]:
+    """Return the keys of the calls that were asked for and of those that were started, as ``resume.next_step`` names them."""
+    uses: Counter[str] = Counter()
+    called: set[str] = set()
+    started: set[str] = set()
+    for entry in entries:
+        if isinstance(entry, AnswerEntry):
+            for call_id in {call.id for call in entry.as_answer().tool_calls}:
+                uses[call_id] += 1
+                called.add(_key(call_id, uses[call_id]))
+        elif isinstance(entry, ToolStartedEntry):
+            started.add(_key(entry.call_id, uses[entry.call_id]))
+    return called, started
 
 
-class _Message(Struct, frozen=True):
-    role: str
-    content: str | list[_Block]
-
-    @property
-    def blocks(self) -> list[_Block]:
-        return [_Block("text", self.content)] if isinstance(self.content, str) else self.content
-
-
-class _Request(Struct, frozen=True):
-    messages: list[_Message]
-
-
-def _inputs(raw: Raw) -> str:
-    """Return what the users said in a request: tool results and answers may quote it."""
-    messages = msgspec.json.decode(raw, type=_Request).messages
-    said = [message for message in messages if message.role == "user"]
-    return "\n".join(block.text for message in said for block in message.blocks if block.type == "text")
-
-
-def _said(history: History, row: Dispatch) -> str:
-    """Return the sender's unique text in a dispatch whose input was read."""
-    if not any(isinstance(entry, InputEntry) for entry in _entries(history, row)):
-        return ""
-    return next((delivery.text for delivery in history.deliveries if delivery.text in row.input.text), "")
-
-
-def _entries(history: History, row: Dispatch) -> list[Entry]:
-    lines = history.stored.lines.get(row.session_id, ())
-    return [decode_entry(line.body) for line in lines if line.dispatch_id == row.id]
+def _key(call_id: str, use: int) -> str:
+    return call_id if use <= 1 else f"{call_id}.{use}"

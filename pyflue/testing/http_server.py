@@ -31,6 +31,11 @@ class Exchange:
         fields = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
         self._transport.write(_head(status, fields) + body)
 
+    def respond_half(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Announce a whole response and send half of its body."""
+        fields = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
+        self._transport.write(_head(status, fields) + body[: len(body) // 2])
+
     def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Begin a chunked response."""
         self._transport.write(_head(status, {"transfer-encoding": "chunked", **headers}))

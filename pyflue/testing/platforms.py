@@ -150,7 +150,9 @@ class FakePlatforms:
         if answered.posted:
             self._record.add(answered.posted)
             self._changed.set()
-        if failure:
+        if failure and failure.when == "during":
+            await _break_halfway(exchange, failure, answered)
+        elif failure:
             await _break(exchange, failure)
         else:
             exchange.respond(answered.status, answered.body, answered.headers)
@@ -183,6 +185,14 @@ async def _break(exchange: Exchange, failure: Failure) -> None:
         exchange.reset()
     else:
         await asyncio.Event().wait()  # until the client gives up, which cancels this task
+
+
+async def _break_halfway(exchange: Exchange, failure: Failure, answered: Answered) -> None:
+    exchange.respond_half(answered.status, answered.body, answered.headers)
+    if failure.how == "drop":
+        exchange.hang_up()
+    else:
+        await asyncio.Event().wait()
 
 
 async def serve(fake: FakePlatforms) -> None:

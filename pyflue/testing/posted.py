@@ -30,12 +30,13 @@ class Posted(Struct, frozen=True):
 class Failure(Struct, frozen=True, forbid_unknown_fields=True):
     """Makes the next ``times`` calls to a platform fail.
 
-    ``when``: before or after the message is accepted. ``how``: answer ``status`` with ``body``, drop the connection,
-    or never answer. ``calls``: posting (``write``) or looking (``read``). ``retry_after``: seconds, sent as header.
+    ``when``: before or after the message is accepted, or while it is: the answer stops halfway. ``how``: answer
+    ``status`` with ``body``, drop the connection, or never answer. ``calls``: posting (``write``) or looking
+    (``read``). ``retry_after``: seconds, sent as header.
     """
 
     platform: PlatformName
-    when: Literal["before", "after"] = "before"
+    when: Literal["before", "during", "after"] = "before"
     how: Literal["status", "drop", "hang"] = "status"
     calls: Literal["write", "read"] = "write"
     status: int = 500
@@ -43,6 +44,10 @@ class Failure(Struct, frozen=True, forbid_unknown_fields=True):
     headers: dict[str, str] = {}
     retry_after: int | None = None
     times: int = 1
+
+    def __post_init__(self) -> None:
+        if self.when == "during" and self.how == "status":
+            raise ValueError("an answer that stops halfway has no status of its own: how is drop or hang")
 
     @property
     def all_headers(self) -> dict[str, str]:

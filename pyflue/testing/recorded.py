@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from pyflue.dispatches import Dispatch, OutboxItem
+from pyflue.entries import Entry, decode_entry
 from pyflue.events import StoredEvent
 from pyflue.ids import DispatchId, SessionId
 from pyflue.stores.protocol import DispatchQuery, SessionQuery, SessionRow, Store, StoredLine
@@ -26,21 +27,26 @@ class Delivery(Struct, frozen=True):
     """One message somebody sent, however often it was delivered. The deliveries of a thread are in the order sent.
 
     ``text`` is unique in a run and part of the dispatch's input. ``accepted``: some delivery of it was acknowledged.
-    ``dispatch_ids``: those named by the answers.
+    ``dispatch_ids``: those named by the answers. ``refused``: it was sent so that it had to be refused, and was.
     """
 
     text: str
     thread: str
     accepted: bool
     dispatch_ids: tuple[str, ...] = ()
+    refused: bool = False
 
 
 class Effect(Struct, frozen=True):
-    """One effect of a tool on the outside world, written to disk before the tool returned."""
+    """One effect of a tool on the outside world, written to disk before the tool returned.
+
+    ``result``: what a durable step had of it, at the end of the tool's answer; no two effects have the same.
+    """
 
     key: str
     tool: str
     safe: bool
+    result: str = ""
 
 
 class Operation(Struct, frozen=True):
@@ -51,12 +57,16 @@ class Operation(Struct, frozen=True):
 
 
 class Fault(Struct, frozen=True):
-    """A span in which something was broken on purpose, in Unix seconds. ``crash``: a process was killed or paused."""
+    """A span in which something was broken on purpose, in Unix seconds.
+
+    ``crash``: a process was killed or paused. ``refusing``: operations may fail meanwhile.
+    """
 
     what: str
     began: float
     ended: float
     crash: bool = True
+    refusing: bool = True
 
 
 class Stored(Struct, frozen=True):
@@ -75,12 +85,14 @@ class Bounds(Struct, frozen=True):
     ``attempts``: the highest attempt number that may occur; None for any. ``success``: the share of operations outside
     faults that must have succeeded. ``doubled_replies``: how many replies may be on a platform twice. That is none, except
     where a process was frozen: what it was writing to a socket leaves when it wakes up, whoever has posted it since.
+    ``asked_again``: how many recorded answers the model may have been asked for again, for the same reason.
     """
 
     settle_within: float = 60.0
     attempts: int | None = None
     success: float = 0.95
     doubled_replies: int = 0
+    asked_again: int = 0
 
 
 class History(Struct, frozen=True):
@@ -100,11 +112,16 @@ class History(Struct, frozen=True):
         ordered = sorted(self.stored.dispatches, key=lambda row: (row.session_id, row.position))
         return {session: list(rows) for session, rows in groupby(ordered, key=lambda row: row.session_id)}
 
+    def entries_of(self, row: Dispatch) -> list[Entry]:
+        """Return the journal's entries of one dispatch."""
+        lines = self.stored.lines.get(row.session_id, ())
+        return [decode_entry(line.body) for line in lines if line.dispatch_id == row.id]
+
 
 async def gather(store: Store, texts: Iterable[str]) -> Stored:
     """Read all that concerns the sessions in which one of ``texts`` was said. The run should be over."""
     wanted = tuple(texts)
-    everything = await _all_dispatches(store)
+    everything = await all_dispatches(store)
     chosen = {row.session_id for row in everything if any(text in row.input.text for text in wanted)}
     dispatches = tuple(row for row in everything if row.session_id in chosen)
     outbox: list[OutboxItem] = []
@@ -117,7 +134,8 @@ async def gather(store: Store, texts: Iterable[str]) -> Stored:
     return Stored(dispatches, sessions, lines, events, tuple(outbox))
 
 
-async def _all_dispatches(store: Store) -> list[Dispatch]:
+async def all_dispatches(store: Store) -> list[Dispatch]:
+    """Read every dispatch the store holds, the newest first."""
     rows: list[Dispatch] = []
     before: DispatchId | None = None
     while page := await store.views.dispatches(DispatchQuery(before=before, limit=PAGE)):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -97,11 +97,14 @@ async def test_every_part_of_a_long_reply_is_taken_by_the_platform(fake: FakePla
 
 
 @channels_that_look
-@pytest.mark.parametrize("how", ["status", "drop", "hang"])
+@pytest.mark.parametrize(
+    ("when", "how"),
+    [("after", "status"), ("after", "drop"), ("after", "hang"), ("during", "drop"), ("during", "hang")],
+)
 async def test_a_reply_accepted_before_the_failure_is_found_and_not_posted_again(
-    fake: FakePlatforms, name: PlatformName, how: str
+    fake: FakePlatforms, name: PlatformName, when: Literal["during", "after"], how: Literal["status", "drop", "hang"]
 ) -> None:
-    fake.fail(Failure(name, when="after", how=how))
+    fake.fail(Failure(name, when=when, how=how))
 
     failure = await failure_of(fake, name, timeout=0.5)
     async with sending(fake, name) as channel:

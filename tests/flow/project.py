@@ -8,6 +8,7 @@ AGENT = '''\
 import asyncio
 import json
 import os
+import secrets
 from pathlib import Path
 
 from pyflue import create_agent, tool
@@ -19,8 +20,8 @@ def configure(context):
     crashes = Crashes(Path(context.env["CRASH_POINTS"]))
     effects = context.env["EFFECTS"]
 
-    def leave_trace(key, name, safe):
-        line = json.dumps({"key": key, "tool": name, "safe": safe}) + "\\n"
+    def leave_trace(key, name, safe, result=""):
+        line = json.dumps({"key": key, "tool": name, "safe": safe, "result": result}) + "\\n"
         file = os.open(effects, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(file, line.encode())
         os.fsync(file)
@@ -45,10 +46,11 @@ def configure(context):
         """Ship a parcel in durable steps."""
 
         async def reserve():
-            leave_trace(context.idempotency_key, "ship", True)
-            return parcel.upper()
+            number = secrets.token_hex(4)
+            leave_trace(context.idempotency_key, "ship", True, number)
+            return number
 
-        return "shipped " + await context.step("reserve", reserve)
+        return f"shipped {parcel} as " + await context.step("reserve", reserve)
 
     @tool(retry="safe")
     async def wait(seconds: float, context: ToolContext) -> str:

@@ -28,6 +28,7 @@ from pyflue.testing.recorded import (
     Fault,
     History,
     Operation,
+    all_dispatches,
     gather,
     read_effects,
 )
@@ -35,6 +36,11 @@ from tests.flow.deployment import SECRETS, Deployment
 from tests.waiting import until
 
 SIGNING = {"github": "GITHUB_WEBHOOK_SECRET", "slack": "SLACK_SIGNING_SECRET", "standard": "STANDARD_WEBHOOK_SECRET"}
+FORGED = {
+    "github": "not-the-secret",
+    "slack": "not-the-secret",
+    "standard": "whsec_bm90IHRoZSBzZWNyZXQgeW91IGxvb2sgZm9y",
+}
 RETRY_PAUSE = 0.05  # seconds before a platform delivers again
 GIVE_UP = 60.0  # seconds after which a platform would no longer deliver
 SHOWN = 20  # breaches a failing test names
@@ -82,6 +88,16 @@ class Run:
         await until(delivered, GIVE_UP, every=RETRY_PAUSE)
         return text
 
+    async def forge(self, channel: str, thread: str) -> None:
+        """Deliver a message that somebody else signed, which must be refused and never be worked."""
+        text = f"m-{secrets.token_hex(6)}"
+        message = SampleMessage(f"{text} forged", delivery_id=secrets.token_hex(8), thread=thread)
+        signed = signed_delivery(channel, Secret(FORGED[channel]), message, datetime.now(UTC))
+        began = time.time()
+        answer = await self._client.post(self.deployment.url + signed.path, content=signed.body, headers=signed.headers)
+        self._deliveries[text] = Delivery(text, thread, accepted=False, refused=True)
+        self._operations.append(Operation(began, succeeded=answer.status_code == 401))
+
     async def _deliver(self, channel: str, message: SampleMessage, text: str) -> bool:
         signed = signed_delivery(channel, Secret(SECRETS[SIGNING[channel]]), message, datetime.now(UTC))
         began = time.time()
@@ -101,13 +117,13 @@ class Run:
         return answer.is_success
 
     @contextmanager
-    def fault(self, what: str, *, crash: bool = True) -> Iterator[None]:
-        """Record that something is broken for the length of the block."""
+    def fault(self, what: str, *, crash: bool = True, refusing: bool = True) -> Iterator[None]:
+        """Record that something is broken for the length of the block; unless ``refusing``, the front must not show it."""
         began = time.time() - MARGIN
         try:
             yield
         finally:
-            self.faults.append(Fault(what, began, time.time(), crash))
+            self.faults.append(Fault(what, began, time.time(), crash, refusing))
 
     async def script_model(self, *replies: dict[str, object]) -> None:
         """Have the model answer its next calls like this (``pyflue.testing.anthropic_replies.Reply``)."""
@@ -140,6 +156,7 @@ class Run:
         deliveries = tuple(self._deliveries.values())
         async with self.deployment.store() as store:
             stored = await gather(store, self._deliveries)
+            others = {str(row.id) for row in await all_dispatches(store)} - {row.id for row in stored.dispatches}
         ours = {row.id for row in stored.dispatches}
         keys = {item.idempotency_key for item in stored.outbox}
         requests = msgspec.json.decode(
@@ -153,7 +170,7 @@ class Run:
             deliveries=deliveries,
             stored=stored,
             requests=tuple(Raw(bytes(one.body)) for one in requests),
-            posted=tuple(post for post in posted if post.key in keys or not post.key.startswith("dsp_")),
+            posted=tuple(post for post in posted if post.key in keys or post.key.partition("-")[0] not in others),
             effects=tuple(effect for effect in await self.effects() if effect.key.partition(":")[0] in ours),
             operations=tuple(self._operations),
             faults=tuple(self.faults),

@@ -8,11 +8,12 @@ import random
 import secrets
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import pytest
 import redis
+import redis.asyncio as aioredis
 
 from pyflue.testing.recorded import Bounds
 from tests.flow.deployment import Deployment, deployed
@@ -25,7 +26,7 @@ THREADS = 12
 MODEL_DELAY = 60  # milliseconds; so that there are always turns to disturb
 LEASE = 4.0  # seconds
 SETTLE = Bounds(settle_within=20.0)
-FROZEN = Bounds(settle_within=20.0, doubled_replies=4)
+FROZEN = Bounds(settle_within=20.0, doubled_replies=4, asked_again=4)
 SAID = (
     "hello",
     '[tool:pay {"amount": 5}] [tool:look {"name": "stock"}]',
@@ -46,20 +47,43 @@ class Stage:
     deployment: Deployment
     postgres: OwnPostgres
     redis: OwnRedis
+    namespace: str
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """Keep every worker from doing anything for the block, which must be shorter than a lease."""
+        for role in self.deployment.workers:
+            self.deployment.signal(role, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for role in self.deployment.workers:
+                self.deployment.signal(role, signal.SIGCONT)
+
+    async def holds_wake_ups(self) -> bool:
+        """Tell whether Redis holds wake-ups that no worker has taken."""
+        async with aioredis.Redis.from_url(self.redis.url) as client:
+            return int(await client.llen(f"{self.namespace}:wake")) > 0
+
+    def flush(self) -> None:
+        """Make Redis forget everything it holds."""
+        with redis.Redis.from_url(self.redis.url) as client:
+            client.flushall()
 
 
 @pytest.fixture(scope="module")
 def stage(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with OwnPostgres() as postgres, OwnRedis() as broker:
+        namespace = f"chaos-{secrets.token_hex(4)}"
         env = {
             "PYFLUE_DATABASE_URL": postgres.dsn,
             "PYFLUE_REDIS_URL": broker.url,
-            "PYFLUE_REDIS_NAMESPACE": f"chaos-{secrets.token_hex(4)}",
+            "PYFLUE_REDIS_NAMESPACE": namespace,
         }
         with deployed(
             nursery, tmp_path_factory.mktemp("chaos"), "pool", env, lease=LEASE, model_delay=MODEL_DELAY
         ) as deployment:
-            yield Stage(deployment, postgres, broker)
+            yield Stage(deployment, postgres, broker, namespace)
 
 
 @asynccontextmanager
@@ -106,7 +130,10 @@ async def judge(run: Run, bounds: Bounds = SETTLE) -> None:
 async def test_nothing_goes_wrong_when_nothing_is_broken(stage: Stage) -> None:
     async with running(stage.deployment) as run:
         async with load(run):
-            await moment(2)
+            await moment(1)
+            for channel in CHANNELS:
+                await run.forge(channel, run.thread(channel))
+            await moment(1)
 
         await judge(run, Bounds(attempts=1, success=1.0))
         assert run.deployment.starts == []
@@ -123,12 +150,17 @@ async def test_every_message_may_be_delivered_three_times_at_once(stage: Stage) 
 async def test_redis_may_lose_everything_it_holds(stage: Stage) -> None:
     async with running(stage.deployment) as run:
         async with load(run):
-            for _ in range(5):
+            for _ in range(3):
                 await moment(0.3)
-                with run.fault("FLUSHALL", crash=False), redis.Redis.from_url(stage.redis.url) as client:
-                    client.flushall()
+                with run.fault("FLUSHALL", crash=False, refusing=False), stage.held_up():
+                    for channel in CHANNELS:  # in threads of their own, where nothing said later rings for them
+                        await run.say(channel, run.thread(channel), "hello")
+                    await until(stage.holds_wake_ups, 3)
+                    await moment(0.1)  # a ring leaves after its 202
+                    await asyncio.to_thread(stage.flush)
 
         await judge(run, Bounds(settle_within=10, attempts=1))
+        assert run.deployment.starts == []
 
 
 async def test_redis_may_be_restarted(stage: Stage) -> None:
@@ -136,7 +168,7 @@ async def test_redis_may_be_restarted(stage: Stage) -> None:
         async with load(run):
             for _ in range(2):
                 await moment()
-                with run.fault("Redis restart", crash=False):
+                with run.fault("Redis restart", crash=False, refusing=False):
                     await asyncio.to_thread(stage.redis.restart)
             await moment()
 
@@ -151,10 +183,11 @@ async def test_redis_may_be_absent_for_the_whole_run(stage: Stage) -> None:
             for role in stage.deployment.roles:
                 await restarted(run, role, signal.SIGKILL)
             stage.deployment.starts.clear()
-            with run.fault("Redis is gone", crash=False):
-                pass
             async with load(run):
-                await moment(3)
+                await moment(1)
+                with run.fault("Redis is gone", crash=False, refusing=False):
+                    await moment(0)
+                await moment(2)
 
             await judge(run, Bounds(settle_within=10, attempts=1, success=1.0))
             assert run.deployment.starts == []
@@ -223,6 +256,18 @@ async def test_every_worker_may_be_told_to_stop_without_spending_an_attempt(stag
             await moment()
 
         await judge(run, Bounds(attempts=1, success=1.0))
+
+
+async def test_all_workers_may_be_told_to_stop_at_once_without_spending_an_attempt(stage: Stage) -> None:
+    async with running(stage.deployment) as run:
+        async with load(run):
+            await moment()
+            async with asyncio.TaskGroup() as group:
+                endings = [group.create_task(restarted(run, role, signal.SIGTERM)) for role in stage.deployment.workers]
+            await moment()
+
+        await judge(run, Bounds(attempts=1, success=1.0))
+        assert {ending.result() for ending in endings} == {0}
 
 
 async def test_a_model_call_longer_than_the_drain_time_is_asked_again_elsewhere(stage: Stage) -> None:
@@ -316,7 +361,9 @@ class Nemesis:
 
     async def spoil_a_platform(self) -> None:
         for channel in CHANNELS:
-            when, how = self._chance.choice(("before", "after")), self._chance.choice(("status", "drop"))
+            when, how = self._chance.choice(
+                (("before", "status"), ("before", "drop"), ("during", "drop"), ("after", "status"), ("after", "drop"))
+            )
             await self._run.fail_platform({"platform": channel, "when": when, "how": how, "status": 503})
 
 

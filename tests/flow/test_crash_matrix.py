@@ -17,6 +17,7 @@ from tests.waiting import until
 CHANNELS = ("standard", "github", "slack")
 TWO_TOOLS = '[tool:pay {"amount": 5}] [tool:look {"name": "stock"}]'
 STEPS = '[tool:ship {"parcel": "box"}] [tool:pay {"amount": 7}]'
+LONG = "and at length: " + "word " * 15_000  # more than any platform takes in one message but the standard one's
 SLOW = '[tool:wait {"seconds": 1.0}]'
 # One process runs all of it: the deployments are started once, and no two heavy tests run at a time.
 pytestmark = pytest.mark.xdist_group("flow")
@@ -24,8 +25,8 @@ SETTLE_WITHIN = 25.0  # seconds; on an idle machine it takes about two
 
 TERMINATED = ("after_drain", "before_hand_back", "after_hand_back", "before_retire")
 AFTER_A_DEATH = ("after_rescue_claim", "after_reap", "after_free")
-OVERLOADED = ("after_park", "before_release")
-REFUSED = ("after_delay",)
+OVERLOADED = ("before_park", "after_park", "before_release", "after_release")
+REFUSED = ("before_delay", "after_delay", "after_take")
 DELIVERING = ("before_send", "after_send", "after_sent")
 SPECIAL = (*TERMINATED, *AFTER_A_DEATH, *OVERLOADED, *REFUSED, *DELIVERING)
 ORDINARY = [point.name for point in POINTS if point.name not in SPECIAL]
@@ -45,12 +46,15 @@ async def converse_on(run: Run, channels: Sequence[str], *messages: str) -> None
             group.create_task(converse(run, channel, *messages))
 
 
-async def survive(run: Run, point: str, *messages: str, after: str = "", channels: Sequence[str] = CHANNELS) -> None:
-    """Hold conversations while a process dies at ``point``, ``after`` one has died elsewhere."""
+async def survive(
+    run: Run, point: str, *messages: str, after: str = "", channels: Sequence[str] = CHANNELS, nth: int = 1
+) -> None:
+    """Hold conversations while a process dies at ``point``'s ``nth`` passage, ``after`` one has died elsewhere."""
     crashes = run.deployment.crashes
     with run.fault(point):
-        for armed in filter(None, (after, point)):
-            crashes.arm(armed)
+        if after:
+            crashes.arm(after)
+        crashes.arm(point, nth)
         await converse_on(run, channels, *messages)
         await _talk_until_dead(run, channels, *messages)
         await _until_back(run)
@@ -118,6 +122,14 @@ async def test_a_refused_reply_outlives_who_sent_it(deployment: Deployment, poin
 async def test_a_reply_is_posted_once_whoever_dies_posting_it(deployment: Deployment, point: str, channel: str) -> None:
     async with running(deployment) as run:
         await survive(run, point, TWO_TOOLS, "and then?", channels=[channel])
+
+        await judge(run)
+
+
+@pytest.mark.parametrize("point", DELIVERING)
+async def test_a_reply_in_parts_is_posted_whole_whoever_dies_between_them(deployment: Deployment, point: str) -> None:
+    async with running(deployment) as run:
+        await survive(run, point, LONG, "and then?", nth=3)
 
         await judge(run)
 

@@ -40,6 +40,7 @@ from pyflue.testing.recorded import Bounds, Delivery, Effect, Fault, History, Op
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 ADDRESS = SessionAddress("clerk", "thread-1")
+OTHER = SessionAddress("clerk", "thread-2")
 FIRST, SECOND = DispatchId("dsp_1"), DispatchId("dsp_2")
 
 
@@ -87,7 +88,7 @@ def events(position: int) -> tuple[StoredEvent, ...]:
         DispatchAccepted("github"),
         DispatchStarted(1, "wrk_1"),
         DispatchSettled("completed"),
-        ReplySent(f"out_{position}", "github", 0, "id", 1),
+        ReplySent(f"out_{position}", "github", 0, f"id-{position}", 1),
     )
     return tuple(
         StoredEvent(f"dsp_{position}", seq, type_of(event), Raw(encode_event(event)), at(10 * position + 5))
@@ -111,6 +112,7 @@ def item(position: int) -> OutboxItem:
         attempts=1,
         available_at=at(0),
         created_at=at(0),
+        receipt=f"id-{position}",
     )
 
 
@@ -122,6 +124,17 @@ def request(*messages: dict[str, object]) -> Raw:
     return Raw(json.dumps({"model": "fake", "messages": messages}).encode())
 
 
+ANSWERED_AND_ASKED = {
+    "role": "user",
+    "content": [
+        {"type": "tool_result", "tool_use_id": "call-1", "content": "paid"},
+        {"type": "text", "text": "m-2 please"},
+    ],
+}
+ANSWERED_OTHERWISE = {
+    "role": "user",
+    "content": [{"type": "tool_result", "tool_use_id": "call-1", "content": "not paid"}],
+}
 ASKED = {"role": "user", "content": "m-1 please"}
 CALLED = {"role": "assistant", "content": [{"type": "tool_use", "id": "call-1", "name": "pay", "input": {}}]}
 ANSWERED = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call-1", "content": "paid"}]}
@@ -186,6 +199,12 @@ def outbox(history: History, **changes: object) -> History:
     return stored(history, outbox=(replace(item(1), **changes), item(2)))
 
 
+def with_line(history: History, added: StoredLine) -> History:
+    written = history.stored.lines[ADDRESS.id]
+    numbered = (*written, replace(added, seq=len(written) + 1))
+    return session(stored(history, lines={ADDRESS.id: numbered}), head=len(numbered))
+
+
 def without_line(history: History, seq: int) -> History:
     kept = [one for one in history.stored.lines[ADDRESS.id] if one.seq != seq]
     renumbered = tuple(replace(one, seq=number) for number, one in enumerate(kept, 1))
@@ -206,6 +225,10 @@ SPOILT: dict[str, tuple[str, Spoil]] = {
         lambda h: replace(h, deliveries=(*h.deliveries, Delivery("m-3", "t", accepted=True))),
     ),
     "a message was admitted twice": ("accepted_once", lambda h: row(h, 1, input=h.stored.dispatches[0].input)),
+    "a refused message was admitted": (
+        "accepted_once",
+        lambda h: replace(h, deliveries=(h.deliveries[0], replace(h.deliveries[1], accepted=False, refused=True))),
+    ),
     "a dispatch nobody sent": ("accepted_once", lambda h: replace(h, deliveries=h.deliveries[:1])),
     "a receipt of another dispatch": (
         "accepted_once",
@@ -214,9 +237,16 @@ SPOILT: dict[str, tuple[str, Spoil]] = {
     "a dispatch never settled": ("settled", lambda h: row(h, 1, status="running", settled_at=None)),
     "settled twice": ("settled", lambda h: event(h, 3, DispatchSettled("completed"))),
     "settled without its event": ("settled", lambda h: event(h, 2, DispatchStarted(2, "wrk_1"))),
+    "settled as something else than its row says": ("settled", lambda h: event(h, 2, DispatchSettled("failed"))),
     "a dispatch failed": ("completed", lambda h: row(h, 1, status="failed")),
     "a gap in the mailbox": ("queue_order", lambda h: row(h, 1, position=3)),
     "queued in another order than sent": ("queue_order", lambda h: replace(h, deliveries=h.deliveries[::-1])),
+    "two threads in one mailbox": (
+        "queue_order",
+        lambda h: replace(h, deliveries=(h.deliveries[0], replace(h.deliveries[1], thread="octo/demo#2"))),
+    ),
+    "one thread in two mailboxes": ("queue_order", lambda h: row(h, 1, session_id=OTHER.id, position=1)),
+    "an input that is not what was sent": ("worked_in_order", lambda h: line(h, 6, InputEntry("m-2"))),
     "an input read twice": ("worked_in_order", lambda h: line(h, 2, InputEntry("m-1 please"))),
     "an input never read": ("worked_in_order", lambda h: without_line(h, 6)),
     "a line of an earlier dispatch": ("worked_in_order", lambda h: line(h, 7, dispatch_id=FIRST)),
@@ -233,6 +263,9 @@ SPOILT: dict[str, tuple[str, Spoil]] = {
     ),
     "a call without a result": ("answers_recorded", lambda h: without_line(h, 4)),
     "a result recorded twice": ("answers_recorded", lambda h: line(h, 3, ToolResultEntry("call-1", "pay", "paid"))),
+    "a second final answer": ("answers_recorded", lambda h: with_line(h, h.stored.lines[ADDRESS.id][6])),
+    "completed without an answer": ("answers_recorded", lambda h: without_line(h, 7)),
+    "a result that is not the answer": ("answers_recorded", lambda h: row(h, 0, result=DispatchResult("answer"))),
     "a tool use left open in a request": (
         "model_history",
         lambda h: replace(h, requests=(*h.requests, request(ASKED, CALLED, ASKED_AGAIN))),
@@ -254,19 +287,71 @@ SPOILT: dict[str, tuple[str, Spoil]] = {
         "seen_by_model",
         lambda h: replace(h, requests=(*h.requests, request(ASKED, SAID, ASKED))),
     ),
+    "a message shown that was never read": (
+        "seen_by_model",
+        lambda h: replace(
+            h,
+            deliveries=(*h.deliveries, Delivery("m-3", "octo/demo#1", accepted=False)),
+            requests=(*h.requests, request({"role": "user", "content": "m-3 please"})),
+        ),
+    ),
+    "a recorded result shown as another": (
+        "shown_unchanged",
+        lambda h: replace(h, requests=(h.requests[0], request(ASKED, CALLED, ANSWERED_OTHERWISE), h.requests[2])),
+    ),
+    "a recorded answer left out": (
+        "answers_shown",
+        lambda h: replace(h, requests=(*h.requests[:2], request(ASKED, CALLED, ANSWERED_AND_ASKED))),
+    ),
+    "a recorded answer asked for again": (
+        "asked_again",
+        lambda h: replace(h, requests=(*h.requests, request(ASKED, CALLED, ANSWERED))),
+    ),
     "a reply posted twice": (
         "replies",
-        lambda h: replace(h, posted=(*h.posted, replace(posted(1), duplicate=True))),
+        lambda h: replace(h, posted=(*h.posted, replace(posted(1), id="id-9"))),
     ),
     "a reply marked sent that nobody has": ("replies", lambda h: replace(h, posted=h.posted[1:])),
     "a reply cut short": ("replies", lambda h: replace(h, posted=(replace(posted(1), text="answer"), posted(2)))),
-    "a completed dispatch without a reply": ("replies", lambda h: stored(h, outbox=(item(2),))),
+    "a completed dispatch without a reply": ("replies_whole", lambda h: stored(h, outbox=(item(2),))),
+    "a reply queued cut short": ("replies_whole", lambda h: outbox(h, body="answer")),
+    "a part of a reply missing": ("replies_whole", lambda h: outbox(h, part=1)),
+    "a reply queued twice": (
+        "replies_whole",
+        lambda h: stored(h, outbox=(item(1), item(2), replace(item(1), position=3, part=1))),
+    ),
+    "a reply in another thread": (
+        "reply_place",
+        lambda h: replace(h, posted=(replace(posted(1), thread="octo/demo#2"), posted(2))),
+    ),
+    "a reply on another platform": (
+        "reply_place",
+        lambda h: replace(h, posted=(replace(posted(1), platform="slack"), posted(2))),
+    ),
+    "a reply marked sent under an id nobody gave": ("replies_recorded", lambda h: outbox(h, receipt="id-9")),
+    "a reply marked sent twice": (
+        "replies_recorded",
+        lambda h: event(h, 2, ReplySent("out_1", "github", 0, "id-1", 1)),
+    ),
     "a reply out of nowhere": (
         "replies",
         lambda h: replace(h, posted=(*h.posted, replace(posted(1), key="dsp_9-0"))),
     ),
     "replies in the wrong order": ("reply_order", lambda h: replace(h, posted=h.posted[::-1])),
+    "replies queued in another order than their messages": (
+        "reply_order",
+        lambda h: stored(h, outbox=(replace(item(1), position=2), replace(item(2), position=1))),
+    ),
+    "an effect before its start was recorded": ("effects", lambda h: without_line(h, 3)),
+    "an effect of a call nobody recorded": (
+        "effects",
+        lambda h: replace(h, effects=(*h.effects, Effect(f"{FIRST}:call-2", "look", safe=True))),
+    ),
     "an unsafe effect twice": ("effects", lambda h: replace(h, effects=h.effects * 2)),
+    "a recorded step done again": (
+        "effects",
+        lambda h: replace(h, effects=tuple(Effect(f"{FIRST}:call-1", "pay", True, end) for end in ("aid", "again"))),
+    ),
     "a success without its effect": (
         "effects",
         lambda h: replace(h, effects=(Effect("dsp_2:call-9", "pay", safe=False),)),
@@ -284,6 +369,18 @@ SPOILT: dict[str, tuple[str, Spoil]] = {
     "too much failed outside faults": (
         "not_vacuous",
         lambda h: replace(h, operations=tuple(replace(one, succeeded=False) for one in h.operations)),
+    ),
+    "something failed in a fault that must not be felt": (
+        "not_vacuous",
+        lambda h: replace(
+            h,
+            operations=(*h.operations, Operation(at(3.5).timestamp(), succeeded=False)),
+            faults=(replace(h.faults[0], refusing=False),),
+        ),
+    ),
+    "a fault that met no work": (
+        "not_vacuous",
+        lambda h: replace(h, faults=(*h.faults, Fault("too late", at(40).timestamp(), at(41).timestamp()))),
     ),
     "no operation outside a fault": ("not_vacuous", lambda h: replace(h, operations=h.operations[3:5])),
     "nothing was sent": ("not_vacuous", lambda h: replace(h, deliveries=())),
@@ -315,7 +412,8 @@ def test_an_unknown_outcome_after_a_crash_is_accepted() -> None:
 def test_a_standard_receiver_may_get_a_webhook_id_twice() -> None:
     twice = [replace(post, platform="standard", duplicate=again) for again in (False, True) for post in good().posted]
 
-    assert check(replace(good(), posted=tuple(twice))) == []
+    history = stored(good(), outbox=(replace(item(1), channel="standard"), replace(item(2), channel="standard")))
+    assert check(replace(history, posted=tuple(twice))) == []
 
 
 def test_a_run_with_a_frozen_process_may_allow_a_reply_to_be_there_twice() -> None:
@@ -323,6 +421,32 @@ def test_a_run_with_a_frozen_process_may_allow_a_reply_to_be_there_twice() -> No
 
     assert check(replace(twice, bounds=Bounds(doubled_replies=1))) == []
     assert check(twice) != []
+
+
+def test_a_run_with_a_frozen_process_may_allow_an_answer_to_be_asked_for_again() -> None:
+    again = replace(good(), requests=(*good().requests, good().requests[1]))
+
+    assert check(replace(again, bounds=Bounds(asked_again=1))) == []
+    assert check(again) != []
+
+
+def test_a_reply_in_parts_is_whole_with_the_fences_that_cutting_it_adds() -> None:
+    answer = "```py\none\ntwo\n```"
+    first, second = replace(item(2), body="```py\none\n```"), replace(item(2), body="```py\ntwo\n```")
+    second = replace(second, id=OutboxId("out_3"), part=1, position=3, idempotency_key="dsp_2-1", receipt="id-3")
+    parts = (
+        posted(1),
+        replace(posted(2), text=first.body),
+        replace(posted(2), text=second.body, key="dsp_2-1", id="id-3"),
+    )
+    said = line(good(), 7, AnswerEntry((TextPart(answer),), "end_turn", "fake"))
+    sent = replace(events(2)[3], seq=5, data=Raw(encode_event(ReplySent("out_3", "github", 1, "id-3", 1))))
+    told = {FIRST: events(1), SECOND: (*events(2), sent)}
+    history = row(
+        stored(said, outbox=(item(1), first, second), events=told), 1, result=DispatchResult(answer), event_seq=5
+    )
+
+    assert check(replace(history, posted=parts)) == []
 
 
 def test_a_violation_names_its_rule_and_what_was_found() -> None:

@@ -59,6 +59,7 @@ async def test_a_script_with_a_misspelt_field_is_refused() -> None:
     async with FakePlatforms() as fake, httpx2.AsyncClient(base_url=fake.url) as client:
         assert (await client.post("/_fake/script", json={"platform": "slack", "wen": "after"})).status_code == 400
         assert (await client.post("/_fake/script", json={"platform": "smoke"})).status_code == 400
+        assert (await client.post("/_fake/script", json={"platform": "slack", "when": "during"})).status_code == 400
         assert (await client.get("/_fake/nothing")).status_code == 404
         assert (await client.get("/nothing")).status_code == 404
         assert (await client.get("/_fake/health")).status_code == 200
