@@ -42,10 +42,10 @@ async def _drain(place: Workplace, lease: Lease, until: int | None) -> None:
         if head is None or leaving or place.draining or _is_done(mailbox, until):
             if await patiently(place.liveness, partial(place.store.ledger.release, lease, mailbox.seen)):
                 return
-        elif not loaded:
-            loaded = await _load(place, journal, head)
-            leaving = not loaded
-        elif await _work_one(place, journal, mailbox, head):
+            continue
+        loaded = loaded or await _load(place, journal, head)
+        leaving = not loaded
+        if loaded and await _work_one(place, journal, mailbox, head):
             return
 
 

@@ -34,6 +34,7 @@ from pyflue.errors import (
 )
 from pyflue.ids import Ids
 from pyflue.stores.postgres import PostgresStore
+from pyflue.stores.postgres import pool as pool_module
 from pyflue.stores.protocol import DispatchQuery
 from tests.services import OwnPostgres, fresh_database
 
@@ -248,6 +249,31 @@ async def test_a_server_that_falls_silent_is_not_ready_within_a_second_or_so(dsn
         await store.close()
 
     assert took < 4
+
+
+async def test_a_write_to_a_server_that_falls_silent_is_given_up_when_its_time_is_over(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with silenceable(dsn) as (through, silent):
+        store = PostgresStore(through, pool=2)
+        await store.open()
+        await store.ledger.admit([admission(key="before")], QueueLimits())
+        monkeypatch.setattr(pool_module, "STATEMENT_TIMEOUT", 0.3)
+
+        silent.set()
+        began = time.monotonic()
+        with pytest.raises(CommitUnknownError):
+            await store.ledger.admit([admission(key="into the silence")], QueueLimits())
+        took = time.monotonic() - began
+        silent.clear()
+        monkeypatch.undo()
+        await _until_ready(store)
+
+        [receipt] = await store.ledger.admit([admission(key="after")], QueueLimits())
+        assert isinstance(receipt, Receipt)
+        await store.close()
+
+    assert 0.3 <= took < 3
 
 
 @contextlib.asynccontextmanager

@@ -23,6 +23,7 @@ from typing import Any, Final, LiteralString, cast
 
 import psycopg
 from psycopg import AsyncConnection, errors
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
@@ -35,6 +36,7 @@ Params = Mapping[str, object]
 
 POOL_TIMEOUT: Final = 2.0  # seconds to wait for a connection: platforms want an answer within 3
 STATEMENT_TIMEOUT: Final = 15.0  # seconds; a server that was stopped, or a network that swallows answers
+CHECKED_EVERY: Final = 1.0  # seconds between psycopg's looks at the clock while it waits
 TRIES: Final = 8  # of a statement the server undid; each try sees what the last one lost against
 _PREPARED: Final = 200  # statements kept per connection; there are about fifty
 _UNDONE: Final = (errors.SerializationFailure, errors.DeadlockDetected, errors.DivisionByZero)
@@ -75,6 +77,13 @@ def kind_of_failure(error: BaseException) -> str:
     return f"{type(error).__name__} {state}" if state else type(error).__name__
 
 
+class _BoundedConnection(AsyncConnection[Row]):
+    """Waits for the server so long and no longer, then gives up at once: no cancelling a server that is not there."""
+
+    async def wait(self, gen: PQGen[Any], interval: float = CHECKED_EVERY, timeout: float | None = None) -> Any:  # noqa: ANN401 - psycopg's
+        return await super().wait(gen, interval, STATEMENT_TIMEOUT if timeout is None else timeout)
+
+
 class Pool:
     """Runs named statements on a few connections. Belongs to one event loop."""
 
@@ -101,6 +110,7 @@ class Pool:
             return
         pool: AsyncConnectionPool[AsyncConnection[Row]] = AsyncConnectionPool(
             self._conninfo,
+            connection_class=_BoundedConnection,
             kwargs={"autocommit": True, "prepare_threshold": 1},
             min_size=1,
             max_size=self._size,
@@ -194,10 +204,9 @@ class Pool:
         connection = await self._take(pool)
         sound = False
         try:
-            async with asyncio.timeout(STATEMENT_TIMEOUT):
-                cursor = connection.cursor(binary=True)
-                await cursor.execute(cast(LiteralString, self._queries[name]), params)
-                rows = await cursor.fetchall()
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(cast(LiteralString, self._queries[name]), params)
+            rows = await cursor.fetchall()
             sound = True
             return rows
         except _UNDONE:
@@ -206,10 +215,8 @@ class Pool:
             raise unavailable(error) from None
         except psycopg.DataError as error:
             raise _unstorable(error) from None
-        except TimeoutError as error:
-            await connection.close()
-            raise CommitUnknownError(kind_of_failure(error)) from None
         except psycopg.OperationalError as error:
+            await connection.close()  # it is broken, or its answer may still come
             raise CommitUnknownError(kind_of_failure(error)) from None
         except psycopg.Error as error:
             raise refused(error) from None
