@@ -8,6 +8,7 @@ Producers and the stock tools see an ordinary Dramatiq queue. Wake-ups are hints
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any, Final, Protocol, cast
@@ -20,12 +21,23 @@ from dramatiq.message import Message
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from pyflue.clock import Clock, SystemClock
 from pyflue.observers.logs import log
 from pyflue_workers.middleware import middleware
 
 HEARTBEAT_TIMEOUT_MS: Final = 15_000  # the lease time: a process silent for so long has lost its sessions too
 MAINTENANCE_ALWAYS: Final = 1_000_000  # in a million commands; the stock 1,000 leaves a dead process's ids for minutes
-CONNECTIONS: Final = 8  # four threads that acknowledge, two consumers, and room for a reconnect
+CONNECTIONS: Final = 4  # two consumers, and room for a reconnect
+ACKNOWLEDGE_EVERY: Final = 0.1  # seconds; handled wake-ups are taken out of Redis together, on the way to the next ones
+ACKNOWLEDGE_AT_ONCE: Final = 100  # or when so many are waiting for that
+_ACKNOWLEDGE: Final = """
+for _, id in ipairs(ARGV) do
+    if redis.call("srem", KEYS[1], id) > 0 then
+        redis.call("hdel", KEYS[2], id)
+    end
+end
+"""
+"""Dramatiq's own way to acknowledge one message, for many in one go."""
 SOCKET_TIMEOUT: Final = 5.0  # seconds; longer than one BLMOVE waits
 CONNECT_TIMEOUT: Final = 2.0  # seconds
 
@@ -38,7 +50,6 @@ class _Commands(Protocol):
     client: _Redis
 
     def do_fetch(self, queue: str, count: int) -> list[bytes | None]: ...
-    def do_ack(self, queue: str, message_id: str) -> object: ...
     def do_nack(self, queue: str, message_id: str) -> object: ...
     def do_requeue(self, queue: str, *message_ids: str) -> object: ...
 
@@ -49,6 +60,7 @@ class _Redis(Protocol):
     def blmove(self, first_list: str, second_list: str, timeout: float, src: str, dest: str) -> bytes | None: ...
     def smembers(self, name: str) -> set[bytes]: ...
     def hget(self, name: str, key: str) -> bytes | None: ...
+    def register_script(self, script: str) -> Callable[[list[str], list[str]], object]: ...
 
 
 class WakeBroker(RedisBroker):
@@ -112,12 +124,17 @@ class WakeConsumer(Consumer):
 
     def __init__(self, broker: _Commands, queue: str, prefetch: int, timeout: int) -> None:
         self._broker = broker
+        self._clock: Clock = SystemClock()
         self._queue = queue
         self._key = f"{broker.namespace}:{queue}"
+        self._fetched_key = f"{broker.namespace}:__acks__.{broker.broker_id}.{queue}"
+        self._take_out = broker.client.register_script(_ACKNOWLEDGE)
         self._prefetch = prefetch
         self._timeout = timeout / 1000
         self._fetched: list[bytes | None] = []
         self._in_work: set[str] = set()
+        self._handled: deque[str] = deque()
+        self._taken_out_at = self._clock.monotonic()
         self._place_free = threading.Event()
         self._more = True  # the last fetch left wake-ups in the queue, as far as we know
 
@@ -137,10 +154,17 @@ class WakeConsumer(Consumer):
         return None
 
     def ack(self, message: MessageProxy) -> None:
-        self._finish(self._broker.do_ack, message)
+        """Note it as handled. Dying before Redis knows only has it handled again."""
+        self._handled.append(_redis_id(message))
+        self._leave(message)
 
     def nack(self, message: MessageProxy) -> None:
-        self._finish(self._broker.do_nack, message)
+        try:
+            self._broker.do_nack(self._queue, _redis_id(message))
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            log("wake.not_acknowledged", level="debug", reason=type(error).__name__)
+        finally:
+            self._leave(message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Give wake-ups back for others. Not arriving costs nothing: they are found by rescue."""
@@ -149,10 +173,14 @@ class WakeConsumer(Consumer):
                 self._broker.do_requeue(self._queue, *ids)
 
     def close(self) -> None:
+        self._acknowledge()
         fetched, self._fetched = self._fetched, []
         self.requeue(MessageProxy(message) for data in fetched if (message := self._decoded(data)) is not None)
 
     def _fetch(self) -> None:
+        waited = self._clock.monotonic() - self._taken_out_at
+        if waited >= ACKNOWLEDGE_EVERY or len(self._handled) >= ACKNOWLEDGE_AT_ONCE:
+            self._acknowledge()
         self._place_free.clear()
         places = self._prefetch - len(self._in_work)
         if places <= 0:
@@ -162,18 +190,20 @@ class WakeConsumer(Consumer):
             self._fetched = list(self._broker.do_fetch(self._queue, places))
             self._more = len(self._fetched) >= places
 
-    def _finish(self, command: Callable[[str, str], object], message: MessageProxy) -> None:
-        """Take a handled wake-up out of Redis, once. If that fails it stays there as ours until this process ends.
+    def _leave(self, message: MessageProxy) -> None:
+        self._in_work.discard(message.message_id)
+        self._place_free.set()
 
-        Trying again, as Dramatiq would, holds a thread for as long as Redis is away.
-        """
+    def _acknowledge(self) -> None:
+        """Take handled wake-ups out of Redis, once. If that fails they stay there as ours until this process ends."""
+        handled = [self._handled.popleft() for _ in range(len(self._handled))]
+        self._taken_out_at = self._clock.monotonic()
+        if not handled:
+            return
         try:
-            command(self._queue, _redis_id(message))
+            self._take_out([self._fetched_key, self._key + ".msgs"], handled)
         except (redis.ConnectionError, redis.TimeoutError) as error:
             log("wake.not_acknowledged", level="debug", reason=type(error).__name__)
-        finally:
-            self._in_work.discard(message.message_id)
-            self._place_free.set()
 
     def _decoded(self, data: bytes | None) -> Message[object] | None:
         """Read a message; None if it is not one that can be handled and acknowledged on this queue."""
@@ -195,7 +225,7 @@ class WakeConsumer(Consumer):
         Redis gave the bytes without their id; it is among the few ids this process has fetched and not acknowledged.
         """
         broker = self._broker
-        for one in broker.client.smembers(f"{broker.namespace}:__acks__.{broker.broker_id}.{self._queue}"):
+        for one in broker.client.smembers(self._fetched_key):
             message_id = one.decode(errors="replace")
             if broker.client.hget(self._key + ".msgs", message_id) == data:
                 broker.do_nack(self._queue, message_id)
