@@ -26,7 +26,7 @@ async def deliver(place: Workplace, item: OutboxItem) -> None:
             current = following
             place.sending.add(current.id)
             try:
-                with bind(outbox_id=current.id, dispatch_id=current.dispatch_id):
+                with bind(outbox_id=current.id, dispatch_id=current.dispatch_id, session_id=current.session_id):
                     following = await _deliver_one(place, current)
             finally:
                 place.sending.discard(current.id)

@@ -130,12 +130,17 @@ class TestFile:
         assert sorted(len(applied) for applied in names)[:5] == [0] * 5
         assert max(names) == ["0001_tables"]
 
-    def test_a_file_that_is_no_database_makes_the_store_unavailable(self, path: Path) -> None:
+    @pytest.mark.parametrize("call", [SQLiteStore.open, SQLiteStore.migrate])
+    def test_a_file_that_is_no_database_is_said_to_be_none(
+        self, path: Path, call: Callable[[SQLiteStore], Coroutine[object, object, object]]
+    ) -> None:
         path.parent.mkdir()
         path.write_bytes(b"these are the words of somebody else, and many of them\n" * 100)
 
-        with pytest.raises(StoreUnavailableError):
-            asyncio.run(SQLiteStore(path).open())
+        with pytest.raises(StoreError, match="no SQLite database") as caught:
+            asyncio.run(call(SQLiteStore(path)))
+
+        assert not isinstance(caught.value, StoreUnavailableError), "waiting does not help"
 
     @pytest.mark.parametrize("call", [SQLiteStore.open, SQLiteStore.migrate])
     def test_a_file_in_a_place_that_is_no_folder_is_said_to_be_there(

@@ -23,7 +23,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     Transactions are ours to begin: the module's implicit ones are off.
 
     Raises:
-        StoreUnavailableError: the file is missing, unreadable or not a database.
+        StoreUnavailableError: the file is missing or cannot be read now.
+        StoreError: it is damaged, or not a database.
     """
     try:
         connection = sqlite3.connect(
@@ -39,7 +40,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         connection.execute(f"pragma wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute(f"pragma query_only = {int(read_only)}")
     except sqlite3.Error as error:
-        raise translated(error) from error
+        raise unreadable(path, error) from error
     return connection
 
 
@@ -80,3 +81,15 @@ def translated(error: sqlite3.Error) -> StoreError:
     if isinstance(error, sqlite3.ProgrammingError | sqlite3.DataError | sqlite3.InterfaceError):
         return StoreError("The store was asked something it cannot do.", detail=str(error))
     return StoreUnavailableError(detail=str(error))
+
+
+def unreadable(path: Path, error: sqlite3.Error) -> StoreError:
+    """As ``translated``, for opening a file: one that is no sound database will not be one later either."""
+    if (error.sqlite_errorcode & 0xFF) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return translated(error)
+    return StoreError(
+        "The database file cannot be read.",
+        cause=f"{path} is damaged, or no SQLite database.",
+        fix="Put a backup in its place, or set storage.url to another file.",
+        detail=str(error),
+    )

@@ -15,7 +15,7 @@ from pyflue.stores.migrations import (
     load_migrations,
     missing_migrations,
 )
-from pyflue.stores.sqlite.connection import connect, create_file, setup_lock, translated, use_wal
+from pyflue.stores.sqlite.connection import connect, create_file, setup_lock, unreadable, use_wal
 from pyflue.stores.sqlite.statements import Statements
 
 MIGRATIONS: Final = load_migrations("pyflue.stores.sqlite")
@@ -35,7 +35,7 @@ def migrate(path: Path, now: int) -> list[str]:
             finally:
                 connection.close()
     except sqlite3.Error as error:
-        raise translated(error) from error
+        raise unreadable(path, error) from error
     except OSError as error:
         raise _unusable(error) from error
 
@@ -45,8 +45,8 @@ def check(path: Path) -> None:
 
     Raises:
         SchemaError: it is missing, or not the one this release knows.
-        StoreUnavailableError: the file cannot be read.
-        StoreError: its folder cannot be entered.
+        StoreUnavailableError: the file cannot be read now.
+        StoreError: its folder cannot be entered, or it is not a sound database.
     """
     try:
         path.stat()
@@ -58,7 +58,7 @@ def check(path: Path) -> None:
     try:
         check_migrations(MIGRATIONS, _applied(Statements(connection, 0)))
     except sqlite3.Error as error:
-        raise translated(error) from error
+        raise unreadable(path, error) from error
     finally:
         connection.close()
 
