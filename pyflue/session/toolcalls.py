@@ -158,7 +158,7 @@ async def _execute(turn: Turn, item: _Ready) -> ToolResultEntry:
     timer = asyncio.timeout(seconds)
     try:
         async with timer:
-            content = render_result(await call_tool(item.tool, item.arguments, context))
+            content = render_result(await call_tool(item.tool, item.arguments, context, watch=turn.control.watch))
     except ToolError as error:
         return _error(call, str(error)).result
     except ControlFlow:

@@ -119,6 +119,7 @@ class TurnControl:
         self.reason: StopReason | None = None
         self.draining = False
         self._task: asyncio.Task[Verdict] | None = None
+        self._calls: set[asyncio.Task[object]] = set()
 
     def attach(self, task: asyncio.Task[Verdict]) -> None:
         """Name the task to cancel; a stop asked for before takes effect now."""
@@ -126,11 +127,22 @@ class TurnControl:
         if self.reason is not None:
             task.cancel()
 
+    def watch(self, call: asyncio.Task[object]) -> None:
+        """Name the task a tool runs in, which is to end with the attempt."""
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
     def stop(self, reason: StopReason) -> None:
-        """Cancel the attempt; the first reason holds, except that a lost lease outranks the others."""
+        """Cancel the attempt; the first reason holds, except that a lost lease outranks the others.
+
+        Tools are cancelled here and now: through the attempt they would hear of it some steps of the loop later, and do
+        meanwhile what they were about to do.
+        """
         if self.reason is None or reason == "lost":
             self.reason = reason
         self.signal.set()
+        for call in self._calls:
+            call.cancel()
         if self._task is not None:
             self._task.cancel()
 

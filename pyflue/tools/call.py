@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ async def call(
     arguments: Mapping[str, Any],
     context: ToolContext,
     *,
+    watch: Callable[[asyncio.Task[object]], None] | None = None,
     cancelled_within: float = CANCELLED_WITHIN,
 ) -> object:
     """Run the tool with decoded arguments and return what it returned, whatever that is.
@@ -31,12 +32,17 @@ async def call(
     end; one that goes on is left alone, as is the thread that a sync function runs in. An ``Exception`` comes out as it
     is. What would reach further than this call becomes a ``ToolError``: leaving the process (``sys.exit``), cancelling a
     task that nobody asked to cancel, any other ``BaseException``.
+
+    ``watch`` is given the task the tool runs in, for whoever must be able to stop it before this call hears of it.
     """
     task = asyncio.create_task(_run(tool, arguments, context), name=f"pyflue-tool-{tool.name}")
+    if watch is not None:
+        watch(task)
     try:
         await asyncio.wait({task})
     except asyncio.CancelledError:
-        task.cancel()
+        if not task.cancelling():  # a second time would break into how it puts its things in order
+            task.cancel()
         _left_running.add(task)
         task.add_done_callback(_ended)
         await asyncio.wait({task}, timeout=cancelled_within)

@@ -9,6 +9,7 @@ from typing import cast
 
 from msgspec.structs import replace
 
+from pyflue import tool
 from pyflue.channels.protocol import Channel, RawRequest, SendReceipt
 from pyflue.clock import SystemClock
 from pyflue.config import Settings
@@ -16,7 +17,8 @@ from pyflue.dispatches import OutboxItem
 from pyflue.stores.memory import MemoryStore
 from pyflue.testing.clock import FakeClock
 from pyflue.testing.flow import FAST, Flow
-from tests.session.agents import an_agent
+from pyflue.testing.models import ScriptedModel, calls
+from tests.session.agents import an_agent, results
 
 
 class Connecting:
@@ -64,6 +66,34 @@ async def test_a_process_that_wakes_up_after_its_lease_posts_nothing_it_was_abou
         await flow.until(lambda: channel.posted)
 
         assert channel.posted == [2], "the first attempt was another's by then"
+
+
+async def test_a_process_that_wakes_up_after_its_lease_does_not_go_on_with_a_tool() -> None:
+    started, go_on, acted = asyncio.Event(), asyncio.Event(), False
+
+    @tool
+    async def act() -> str:
+        """Wait, then have an effect."""
+        nonlocal acted
+        started.set()
+        await go_on.wait()
+        acted = True
+        return "acted"
+
+    timings = replace(FAST, heartbeat=0.4, lease=0.8, fence_margin=0.2)
+    model = ScriptedModel(calls(("act", {})), "looked into it")
+    async with Flow(
+        {"agent": an_agent(act)}, model=model, settings=Settings(worker=timings), clock=SystemClock()
+    ) as flow:
+        receipt = await flow.dispatch("go")
+        await started.wait()
+
+        asyncio.get_running_loop().call_later(0.01, go_on.set)
+        time.sleep(1.0)  # noqa: ASYNC251 - the whole process stands still, as under SIGSTOP
+
+        assert (await flow.outcome(receipt)).status == "completed"
+        assert results(await flow.journal(receipt))["toolu_1_0"][0] == "unknown"
+        assert not acted
 
 
 async def test_a_turn_that_is_cancelled_before_it_begins_gives_its_slot_back() -> None:
