@@ -54,6 +54,7 @@ class SessionJournal:
         self._kept_head = 0
         self._writing = asyncio.Lock()
         self._begun: DispatchId | None = None
+        self._counted = False
 
     @property
     def head(self) -> int:
@@ -94,7 +95,7 @@ class SessionJournal:
             lambda: self._store.ledger.begin(self.lease, write, budget),
             lambda row: row.attempts != dispatch.attempts,
         )
-        self._begun = dispatch.id
+        self._begun, self._counted = dispatch.id, False
         self.damaged.clear()
         self._head += len(entries)
         self._remember(dispatch.id, entries, self._head)
@@ -126,8 +127,6 @@ class SessionJournal:
         async with self._writing:
             stored = entries if self._kept is None else ()
             write = self._write(dispatch_id, stored, events, outbox)
-            if self._kept is not None:
-                write = msgspec.structs.replace(write, kept_elsewhere=_news(entries))
             await self._fenced(write, lambda: self._store.journal.append(self.lease, write))
             if self._kept is None:
                 self._head += len(entries)
@@ -135,6 +134,14 @@ class SessionJournal:
             else:
                 await self._keep(dispatch_id, entries)
             self.appended += _news(entries)
+            if self._kept is not None and _news(entries) and not self._counted:
+                await self._count(dispatch_id, _news(entries))
+
+    async def _count(self, dispatch_id: DispatchId, kept_elsewhere: int) -> None:
+        """Start the count of attempts again, once in an attempt and only when the agent's own store has what is new."""
+        write = msgspec.structs.replace(self._write(dispatch_id, (), ()), kept_elsewhere=kept_elsewhere)
+        await self._fenced(write, lambda: self._store.journal.append(self.lease, write))
+        self._counted = True
 
     async def settle(self, settlement: Settlement) -> Settled:
         """End the dispatch with its last entries in one transaction."""

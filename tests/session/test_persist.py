@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 from pyflue import InMemorySessionStore, SessionStore, SQLiteSessionStore
 from pyflue.config import Settings
 from pyflue.entries import decode_entry
+from pyflue.errors import StoreUnavailableError
 from pyflue.messages import AssistantMessage
 from pyflue.models.protocol import ModelFailure
 from pyflue.stores.protocol import EntryLine
@@ -144,3 +146,27 @@ async def test_attempts_that_get_nowhere_are_counted_all_the_same() -> None:
         assert row.error is not None
         assert row.error.code == "model_unavailable"
         assert len(flow.model_calls) == 4
+
+
+class _Full(InMemorySessionStore):
+    """A store whose disk is full once it has the input."""
+
+    async def append(self, session: str, expected_head: int, entries: Sequence[bytes]) -> int:
+        if expected_head:
+            raise StoreUnavailableError("disk is full")
+        return await super().append(session, expected_head, entries)
+
+
+async def test_what_could_not_be_kept_is_no_progress() -> None:
+    bench = Bench()
+    agent = an_agent(bench.tool, persist=_Full(), limits={"max_attempts": 3})
+    async with Flow({"agent": agent}, model=ScriptedModel(then=calls(("work", {})))) as flow:
+        receipt = await flow.dispatch("go")
+        for _ in range(3):
+            await flow.pass_time(10)
+        row = await flow.outcome(receipt)
+
+        assert row.error is not None
+        assert row.error.code == "attempts_exhausted"
+        assert len(flow.model_calls) == 3
+        assert bench.began == 0
