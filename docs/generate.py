@@ -88,7 +88,7 @@ def crash_points_block() -> str:
 
 def history_rules_block() -> str:
     """Render what the history checker asks of every run."""
-    rows = [f"| `{name}` | {inspect.getdoc(rule)} |" for name, rule in RULES.items()]
+    rows = [f"| `{name}` | {' '.join((inspect.getdoc(rule) or '').split())} |" for name, rule in RULES.items()]
     return "\n".join(["| rule | what it asks |", "|---|---|", *rows])
 
 

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Raw
 
 from pyflue.dispatches import Dispatch, Lease, OutboxDraft
-from pyflue.entries import Entry, InputEntry, JournalLine, decode_entry, encode_entry
+from pyflue.entries import AdvisoryEntry, Entry, InputEntry, JournalLine, decode_entry, encode_entry
 from pyflue.errors import DamagedEntryError, LeaseLost, StoreError, StoreUnavailableError
 from pyflue.events import EntryQuarantined, Event
 from pyflue.ids import DispatchId
@@ -54,6 +54,7 @@ class SessionJournal:
         self._kept_head = 0
         self._writing = asyncio.Lock()
         self._begun: DispatchId | None = None
+        self._counted = False
 
     @property
     def head(self) -> int:
@@ -73,14 +74,20 @@ class SessionJournal:
     async def keep_in(self, kept: SessionStore) -> None:
         """Move to the agent's own conversation store: its lines replace those of the main database.
 
+        A dispatch that ended while nobody knew of that store has its ending in the main database alone; it is added.
+
         Raises:
             UnknownEntryKindError: a newer release wrote to this conversation.
+            LeaseLost: another writer appended to it.
         """
         rows = await kept.load(self.lease.session_id)
         lines = [line for seq, body in rows if (line := _kept_line(seq, body)) is not None]
         if len(lines) < len(rows):
             log("journal.damaged", level="error", session_id=self.lease.session_id, lines=len(rows) - len(lines))
+        unheard = _unheard_ending(self.lines, lines) if self._kept is None else ()
         self._kept, self._kept_head, self.lines = kept, rows[-1][0] if rows else 0, lines
+        if unheard:
+            await _to_its_end(self._keep(lines[-1].dispatch_id, unheard))
 
     async def begin(self, dispatch: Dispatch, entries: tuple[Entry, ...], event: Event, budget: timedelta) -> Dispatch:
         """Start an attempt, writing ``entries`` (the input, the first time) with it."""
@@ -94,7 +101,7 @@ class SessionJournal:
             lambda: self._store.ledger.begin(self.lease, write, budget),
             lambda row: row.attempts != dispatch.attempts,
         )
-        self._begun = dispatch.id
+        self._begun, self._counted = dispatch.id, False
         self.damaged.clear()
         self._head += len(entries)
         self._remember(dispatch.id, entries, self._head)
@@ -126,8 +133,6 @@ class SessionJournal:
         async with self._writing:
             stored = entries if self._kept is None else ()
             write = self._write(dispatch_id, stored, events, outbox)
-            if self._kept is not None:
-                write = msgspec.structs.replace(write, kept_elsewhere=_news(entries))
             await self._fenced(write, lambda: self._store.journal.append(self.lease, write))
             if self._kept is None:
                 self._head += len(entries)
@@ -135,6 +140,14 @@ class SessionJournal:
             else:
                 await self._keep(dispatch_id, entries)
             self.appended += _news(entries)
+            if self._kept is not None and _news(entries) and not self._counted:
+                await self._count(dispatch_id, _news(entries))
+
+    async def _count(self, dispatch_id: DispatchId, kept_elsewhere: int) -> None:
+        """Start the count of attempts again, once in an attempt and only when the agent's own store has what is new."""
+        write = msgspec.structs.replace(self._write(dispatch_id, (), ()), kept_elsewhere=kept_elsewhere)
+        await self._fenced(write, lambda: self._store.journal.append(self.lease, write))
+        self._counted = True
 
     async def settle(self, settlement: Settlement) -> Settled:
         """End the dispatch with its last entries in one transaction."""
@@ -275,6 +288,14 @@ class SessionJournal:
 def _news(entries: tuple[Entry, ...]) -> int:
     """Count the entries that get the dispatch somewhere: an input only says what it is about."""
     return sum(not isinstance(entry, InputEntry) for entry in entries)
+
+
+def _unheard_ending(main: list[JournalLine], kept: list[JournalLine]) -> tuple[Entry, ...]:
+    """Return what only the main database says of how the last dispatch of an agent's own store ended."""
+    last = kept[-1].dispatch_id if kept else None
+    heard = [line.entry for line in kept if line.dispatch_id == last]
+    told = [line.entry for line in main if line.dispatch_id == last and isinstance(line.entry, AdvisoryEntry)]
+    return tuple(entry for entry in told if entry not in heard)
 
 
 def _kept_line(seq: int, body: bytes) -> JournalLine | None:

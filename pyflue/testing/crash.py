@@ -16,20 +16,24 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal, cast
 
+import msgspec
 from msgspec import Struct
 
 from pyflue.bells.local import LocalBell
 from pyflue.bells.redis import RedisBell
 from pyflue.channels.protocol import Channel
-from pyflue.entries import kind_of_entry
+from pyflue.entries import AnswerEntry, decode_entry, kind_of_entry
 from pyflue.events import DispatchHandedBack
 from pyflue.ids import SessionId
 from pyflue.messages import ModelAnswer
 from pyflue.models.protocol import Model, ModelRequest
 from pyflue.models.resolve import ModelProviders
-from pyflue.stores.protocol import Store, TurnWrite
+from pyflue.session.resume import continues
+from pyflue.stores.protocol import EntryLine, SessionStore, Store, TurnWrite
 
 When = Literal["before", "during", "after"]
+Qualifier = Callable[[tuple[object, ...]], str]
+"""Tells calls of one method apart by what they are given: what is added to the name of their place."""
 
 RING_LEAVES: Final = 0.05  # seconds for the ring and the 202 to leave the process
 FOUND_SOMETHING: Final = frozenset({"claim", "claim_due", "reap", "free"})  # an empty answer of these is no passage
@@ -75,6 +79,70 @@ POINTS: Final = (
     ),
     CrashPoint("before_step", 7, "before", "steps.put", "a durable step of the tool was done, not recorded"),
     CrashPoint("after_step", 7, "after", "steps.put", "a durable step of the tool was recorded, the tool went on"),
+    CrashPoint(
+        "before_reply", 7, "before", "journal.append.reply", "the `reply` tool was called, its reply was not queued"
+    ),
+    CrashPoint("after_reply", 7, "after", "journal.append.reply", "the reply of the `reply` tool was queued"),
+    CrashPoint(
+        "before_kept_input", 7, "before", "kept.append.input", "the agent's own store was about to take the input"
+    ),
+    CrashPoint("after_kept_input", 7, "after", "kept.append.input", "the agent's own store had the input"),
+    CrashPoint(
+        "before_kept_answer",
+        7,
+        "before",
+        "kept.append.answer",
+        "an answer's event was recorded, the agent's own store did not have it",
+    ),
+    CrashPoint(
+        "after_kept_answer",
+        7,
+        "after",
+        "kept.append.answer",
+        "the agent's own store had the answer, no tool had started",
+    ),
+    CrashPoint(
+        "before_kept_started",
+        7,
+        "before",
+        "kept.append.tool_started",
+        "a start's event was recorded, the agent's own store did not have it",
+    ),
+    CrashPoint(
+        "after_kept_started",
+        7,
+        "after",
+        "kept.append.tool_started",
+        "the agent's own store had the start, the tool did not run",
+    ),
+    CrashPoint(
+        "before_kept_result",
+        7,
+        "before",
+        "kept.append.tool_result",
+        "a result's event was recorded, the agent's own store did not have it",
+    ),
+    CrashPoint(
+        "after_kept_result",
+        7,
+        "after",
+        "kept.append.tool_result",
+        "the agent's own store had a result, perhaps one of two",
+    ),
+    CrashPoint(
+        "before_kept_final",
+        8,
+        "before",
+        "kept.append.final",
+        "the final answer was there, the agent's own store did not have it",
+    ),
+    CrashPoint(
+        "after_kept_final",
+        8,
+        "after",
+        "kept.append.final",
+        "the agent's own store had the final answer, nothing was settled",
+    ),
     CrashPoint("before_settle", 8, "before", "ledger.settle", "the final answer was there, nothing was settled"),
     CrashPoint("after_settle", 8, "after", "ledger.settle", "it was settled, the reply was in the outbox"),
     CrashPoint("before_release", 8, "before", "ledger.release", "the mailbox was worked, the lease was still held"),
@@ -170,6 +238,11 @@ def crashing_channel(channel: Channel, crashes: Crashes) -> Channel:
     return cast(Channel, _Watched(channel, "channel", crashes))
 
 
+def crashing_conversations(kept: SessionStore, crashes: Crashes) -> SessionStore:
+    """Wrap the conversation store an agent brings (``persist``), so that its calls are crash points."""
+    return cast(SessionStore, _Watched(kept, "kept", crashes, _kind_kept))
+
+
 class _Ports:
     """A store whose ports are watched."""
 
@@ -184,10 +257,11 @@ class _Ports:
 class _Watched:
     """Anything, with a crash point before and after each of its async calls."""
 
-    def __init__(self, target: object, port: str, crashes: Crashes) -> None:
+    def __init__(self, target: object, port: str, crashes: Crashes, about: Qualifier | None = None) -> None:
         self._target = target
         self._port = port
         self._crashes = crashes
+        self._about = about or _kind_written
 
     def __getattr__(self, name: str) -> object:
         found = getattr(self._target, name)
@@ -196,7 +270,7 @@ class _Watched:
         return partial(self._call, name, found)
 
     async def _call(self, name: str, call: Callable[..., Awaitable[object]], *args: object, **named: object) -> object:
-        place = f"{self._port}.{name}{_qualifier(args)}"
+        place = f"{self._port}.{name}{self._about(args)}"
         self._crashes.reach("before", place)
         result = await call(*args, **named)
         if result or name not in FOUND_SOMETHING:
@@ -204,16 +278,28 @@ class _Watched:
         return result
 
 
-def _qualifier(args: tuple[object, ...]) -> str:
+def _kind_written(args: tuple[object, ...]) -> str:
     """Tell apart what a journal line or a parking is about."""
     write = next((given for given in args if isinstance(given, TurnWrite)), None)
     if write is None:
         return ""
     if any(isinstance(event, DispatchHandedBack) for event in write.events):
         return ".handed_back"
+    if write.outbox:
+        return ".reply"
     # ``begin`` writes the input, and is a place of its own
     kinds = [kind for entry in write.entries if (kind := kind_of_entry(entry)) != "input"]
     return f".{kinds[-1]}" if kinds else ""
+
+
+def _kind_kept(args: tuple[object, ...]) -> str:
+    """Tell apart what an agent's own store is given; the answer that ends a dispatch is a place of its own."""
+    bodies = [body for given in args if isinstance(given, list) for body in cast(list[bytes], given)]
+    if not bodies:
+        return ""
+    entry = decode_entry(bytes(msgspec.json.decode(bodies[-1], type=EntryLine).entry))
+    is_final = isinstance(entry, AnswerEntry) and not continues(entry.as_answer())
+    return ".final" if is_final else f".{kind_of_entry(entry)}"
 
 
 class CrashingModels(ModelProviders):

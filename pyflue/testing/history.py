@@ -15,12 +15,12 @@ from typing import Final
 from msgspec import Struct
 
 from pyflue.dispatches import OUTBOX_FINAL, TERMINAL, Dispatch
-from pyflue.entries import AnswerEntry, Entry, InputEntry, ToolResultEntry, ToolStartedEntry, decode_entry
+from pyflue.entries import AnswerEntry, InputEntry, ToolResultEntry, ToolStartedEntry, decode_entry
 from pyflue.events import DispatchSettled, DispatchStarted, decode_event
 from pyflue.session.resume import continues
 from pyflue.testing.history_prompts import answers_shown, asked_again, model_history, seen_by_model, shown_unchanged
 from pyflue.testing.history_replies import replies, replies_recorded, replies_whole, reply_order, reply_place
-from pyflue.testing.recorded import History, unix
+from pyflue.testing.recorded import History, calls_of, unix
 
 Rule = Callable[[History], Iterator[str]]
 
@@ -99,15 +99,15 @@ def queue_order(history: History) -> Iterator[str]:
 def worked_in_order(history: History) -> Iterator[str]:
     """A session works one dispatch at a time, in queue order, and reads each input once and as it was sent."""
     for session, rows in history.dispatches_by_session().items():
-        lines = history.stored.lines.get(session, ())
-        inputs = [line.dispatch_id for line in lines if line.kind == "input"]
-        started = [row.id for row in rows if row.id in inputs or row.status == "completed"]
-        if inputs != started:
-            yield f"{session} read its inputs as {inputs}, and its mailbox is {started}"
         places = {row.id: row.position for row in rows}
-        order = [places.get(line.dispatch_id, 0) for line in lines]
-        if order != sorted(order):
-            yield f"{session} has lines of dispatches in the order {order}"
+        for lines in history.journals_of(session):
+            inputs = [line.dispatch_id for line in lines if isinstance(line.entry, InputEntry)]
+            started = [row.id for row in rows if row.id in inputs or row.status == "completed"]
+            if inputs != started:
+                yield f"{session} read its inputs as {inputs}, and its mailbox is {started}"
+            order = [places.get(line.dispatch_id, 0) for line in lines]
+            if order != sorted(order):
+                yield f"{session} has lines of dispatches in the order {order}"
         for row in rows:
             read = [entry.text for entry in history.entries_of(row) if isinstance(entry, InputEntry)]
             if set(read) - {row.input.text}:
@@ -118,7 +118,10 @@ def worked_in_order(history: History) -> Iterator[str]:
 
 
 def journal(history: History) -> Iterator[str]:
-    """Journal numbers have no gaps, and no line was written under an older token than the line before it."""
+    """Journal numbers have no gaps, and no line was written under an older token than the line before it.
+
+    Where an agent brings a store of its own, its numbers have none either, and answers and tools are in that one only.
+    """
     for row in history.stored.sessions:
         lines = history.stored.lines.get(row.id, ())
         if (numbers := [line.seq for line in lines]) != list(range(1, len(lines) + 1)):
@@ -128,6 +131,12 @@ def journal(history: History) -> Iterator[str]:
         for before, after in pairwise(lines):
             if after.token < before.token:
                 yield f"{row.id} line {after.seq} was written under token {after.token}, after {before.token}"
+    for session, kept in history.stored.kept.items():
+        if (numbers := [line.seq for line in kept]) != list(range(1, len(kept) + 1)):
+            yield f"{session} has lines {numbers} in its agent's own store"
+        kinds = {line.kind for line in history.stored.lines.get(session, ())}
+        if strange := sorted(kinds & {"answer", "tool_started", "tool_result"}):
+            yield f"{session} is kept in its agent's own store, and the main database holds {strange} of it"
 
 
 def event_numbers(history: History) -> Iterator[str]:
@@ -195,34 +204,48 @@ def effects(history: History) -> Iterator[str]:
     last = {effect.key: effect.result for effect in history.effects}
     tools = {effect.tool for effect in history.effects}
     for row in history.stored.dispatches:
-        entries = history.entries_of(row)
-        called, started = _calls(entries)
+        calls = {f"{row.id}:{one.key}": one for one in calls_of(history.entries_of(row))}
         for key, safe in happened.items():
-            dispatch, _, call = key.partition(":")
-            if dispatch == row.id and call not in (called if safe else started):
+            call = calls.get(key)
+            if key.partition(":")[0] == row.id and (call is None or not (safe or call.started)):
                 yield f"{key} had its effect before {'its call' if safe else 'its start'} was recorded"
-        results = [entry for entry in entries if isinstance(entry, ToolResultEntry)]
-        for entry in (entry for entry in results if entry.outcome == "done" and entry.name in tools):
-            key = f"{row.id}:{entry.call_id}"
+        for key, call in calls.items():
+            if call.result is None or call.result.outcome != "done" or call.result.name not in tools:
+                continue
             if key not in happened:
-                yield f"{row.id} records success of {entry.call_id}, which had no effect"
-            elif not entry.content.endswith(last[key]):
-                yield f"{key} records {entry.content!r} and had its effect again: {last[key]!r}"
+                yield f"{row.id} records success of {call.key}, which had no effect"
+            elif not call.result.content.endswith(last[key]):
+                yield f"{key} records {call.result.content!r} and had its effect again: {last[key]!r}"
 
 
 def unknown_outcomes(history: History) -> Iterator[str]:
-    """An unknown outcome stands only where the start was recorded under an older lease, in a run with a crash."""
+    """An unknown outcome stands only where the start was recorded under an older lease, in a run with a crash.
+
+    An agent's own store knows no leases: there the dispatch has to have been started again.
+    """
     crashed = any(fault.crash for fault in history.faults)
     for row in history.stored.dispatches:
-        started: dict[str, int] = {}
-        for line in history.stored.lines.get(row.session_id, ()):
-            entry = decode_entry(line.body) if line.dispatch_id == row.id else None
-            if isinstance(entry, ToolStartedEntry):
-                started[entry.call_id] = line.token
-            elif isinstance(entry, ToolResultEntry) and entry.outcome == "unknown":
-                lost = started.get(entry.call_id, line.token) < line.token
-                if not (crashed and lost):
-                    yield f"{row.id} records {entry.call_id} as unknown without a crash"
+        if row.session_id in history.stored.kept:
+            calls = [one for one in calls_of(history.entries_of(row)) if one.result and one.result.outcome == "unknown"]
+            again = [event.type for event in history.stored.events.get(row.id, ())].count("dispatch.started") > 1
+            lost = {one.key: one.started and again for one in calls}
+        else:
+            lost = _lost_under(history, row)
+        for call in (call for call, was_lost in lost.items() if not (crashed and was_lost)):
+            yield f"{row.id} records {call} as unknown without a crash"
+
+
+def _lost_under(history: History, row: Dispatch) -> dict[str, bool]:
+    """Return each unknown outcome of a dispatch, and whether its start was written under an older token."""
+    started: dict[str, int] = {}
+    lost: dict[str, bool] = {}
+    for line in history.stored.lines.get(row.session_id, ()):
+        entry = decode_entry(line.body) if line.dispatch_id == row.id else None
+        if isinstance(entry, ToolStartedEntry):
+            started[entry.call_id] = line.token
+        elif isinstance(entry, ToolResultEntry) and entry.outcome == "unknown":
+            lost[entry.call_id] = started.get(entry.call_id, line.token) < line.token
+    return lost
 
 
 def nothing_left(history: History) -> Iterator[str]:
@@ -304,22 +327,3 @@ RULES: Final[dict[str, Rule]] = {
     )
 }
 """Every rule by name, in the order of the road."""
-
-
-def _calls(entries: list[Entry]) -> tuple[set[str], set[str]]:
-    """Return the keys of the calls that were asked for and of those that were started, as ``resume.next_step`` names them."""
-    uses: Counter[str] = Counter()
-    called: set[str] = set()
-    started: set[str] = set()
-    for entry in entries:
-        if isinstance(entry, AnswerEntry):
-            for call_id in {call.id for call in entry.as_answer().tool_calls}:
-                uses[call_id] += 1
-                called.add(_key(call_id, uses[call_id]))
-        elif isinstance(entry, ToolStartedEntry):
-            started.add(_key(entry.call_id, uses[entry.call_id]))
-    return called, started
-
-
-def _key(call_id: str, use: int) -> str:
-    return call_id if use <= 1 else f"{call_id}.{use}"

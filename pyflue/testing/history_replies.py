@@ -8,11 +8,20 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
+import msgspec
+from msgspec import Struct
+
 from pyflue.dispatches import Dispatch, OutboxItem
 from pyflue.events import ReplySent, decode_event
-from pyflue.testing.recorded import History
+from pyflue.session.toolcalls import REPLY
+from pyflue.testing.recorded import History, calls_of
 
+FAILURE: Final = "failure"  # the call id of a reply that tells people their request failed
 _FENCE: Final = re.compile(r"^ *(`{3,}|~{3,}).*$", re.MULTILINE)
+
+
+class _ReplyInput(Struct, frozen=True):
+    text: str
 
 
 def replies(history: History) -> Iterator[str]:
@@ -36,7 +45,10 @@ def replies(history: History) -> Iterator[str]:
 
 
 def replies_whole(history: History) -> Iterator[str]:
-    """The parts of a reply are numbered from zero and together are the final answer, nothing cut and nothing added."""
+    """The parts of a reply are numbered from zero and together are the final answer, nothing cut and nothing added.
+
+    So are those of each call of the ``reply`` tool that succeeded, and together they are the text it was given.
+    """
     for row in history.stored.dispatches:
         items = [item for item in _outbox_of(history, row) if not item.call_id]
         if (parts := [item.part for item in items]) != list(range(len(items))):
@@ -45,6 +57,24 @@ def replies_whole(history: History) -> Iterator[str]:
             answer = row.result.text if row.result else ""
             if _words("".join(item.body for item in items)) != _words(answer):
                 yield f"{row.id} answered {len(answer)} characters, and its {len(items)} parts say something else"
+        yield from _posted_by_tool(history, row)
+
+
+def _posted_by_tool(history: History, row: Dispatch) -> Iterator[str]:
+    calls = {one.key: one for one in calls_of(history.entries_of(row)) if one.call.name == REPLY}
+    succeeded = {key for key, one in calls.items() if one.result is not None and one.result.outcome == "done"}
+    queued: dict[str, list[OutboxItem]] = defaultdict(list)
+    for item in _outbox_of(history, row):
+        if item.call_id and item.call_id != FAILURE:
+            queued[item.call_id].append(item)
+    if strange := sorted(queued.keys() ^ succeeded):
+        yield f"{row.id} has replies and no successful call, or such a call and no reply, for {strange}"
+    for key in sorted(queued.keys() & succeeded):
+        items, given = queued[key], msgspec.json.decode(calls[key].call.input, type=_ReplyInput).text
+        if (parts := [item.part for item in items]) != list(range(len(items))):
+            yield f"{row.id} has the parts {parts} of {key}"
+        if _words("".join(item.body for item in items)) != _words(given):
+            yield f"{row.id}: {key} was given {len(given)} characters, and its {len(items)} parts say something else"
 
 
 def reply_order(history: History) -> Iterator[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
@@ -14,10 +15,19 @@ import msgspec
 from msgspec import Raw, Struct
 
 from pyflue.dispatches import Dispatch, OutboxItem
-from pyflue.entries import Entry, decode_entry
+from pyflue.entries import AnswerEntry, Entry, JournalLine, ToolResultEntry, ToolStartedEntry, decode_entry
 from pyflue.events import StoredEvent
 from pyflue.ids import DispatchId, SessionId
-from pyflue.stores.protocol import DispatchQuery, SessionQuery, SessionRow, Store, StoredLine
+from pyflue.messages import ToolUsePart
+from pyflue.stores.protocol import (
+    DispatchQuery,
+    EntryLine,
+    SessionQuery,
+    SessionRow,
+    SessionStore,
+    Store,
+    StoredLine,
+)
 from pyflue.testing.posted import Posted
 
 PAGE: Final = 500
@@ -70,13 +80,14 @@ class Fault(Struct, frozen=True):
 
 
 class Stored(Struct, frozen=True):
-    """Everything the store holds of some sessions."""
+    """Everything the store holds of some sessions. ``kept``: the lines of those whose agent brings a store of its own."""
 
     dispatches: tuple[Dispatch, ...]
     sessions: tuple[SessionRow, ...]
     lines: Mapping[SessionId, tuple[StoredLine, ...]]
     events: Mapping[DispatchId, tuple[StoredEvent, ...]]
     outbox: tuple[OutboxItem, ...]
+    kept: Mapping[SessionId, tuple[JournalLine, ...]] = {}
 
 
 class Bounds(Struct, frozen=True):
@@ -112,26 +123,76 @@ class History(Struct, frozen=True):
         ordered = sorted(self.stored.dispatches, key=lambda row: (row.session_id, row.position))
         return {session: list(rows) for session, rows in groupby(ordered, key=lambda row: row.session_id)}
 
+    def journals_of(self, session: SessionId) -> list[tuple[JournalLine, ...]]:
+        """Return a session's lines: of the main database, then of its agent's own store, if it brings one."""
+        stored = self.stored.lines.get(session, ())
+        lines = tuple([JournalLine(line.seq, line.dispatch_id, decode_entry(line.body)) for line in stored])
+        return [lines, self.stored.kept[session]] if session in self.stored.kept else [lines]
+
     def entries_of(self, row: Dispatch) -> list[Entry]:
-        """Return the journal's entries of one dispatch."""
+        """Return the entries of one dispatch, from the store its turns are worked from."""
+        if row.session_id in self.stored.kept:
+            return [line.entry for line in self.stored.kept[row.session_id] if line.dispatch_id == row.id]
         lines = self.stored.lines.get(row.session_id, ())
         return [decode_entry(line.body) for line in lines if line.dispatch_id == row.id]
 
 
-async def gather(store: Store, texts: Iterable[str]) -> Stored:
-    """Read all that concerns the sessions in which one of ``texts`` was said. The run should be over."""
+class RecordedCall(Struct, frozen=True):
+    """A tool call of a recorded answer. ``key`` is its name within its dispatch, as ``resume.next_step`` gives it."""
+
+    key: str
+    call: ToolUsePart
+    started: bool = False
+    result: ToolResultEntry | None = None
+
+
+def calls_of(entries: Iterable[Entry]) -> list[RecordedCall]:
+    """Return the calls of one dispatch with what was recorded of each, in order."""
+    calls: dict[str, RecordedCall] = {}
+    uses: Counter[str] = Counter()
+    for entry in entries:
+        if isinstance(entry, AnswerEntry):
+            asked = {call.id: call for call in entry.as_answer().tool_calls}
+            uses.update(asked.keys())
+            for call in asked.values():
+                key = _key(call.id, uses)
+                calls[key] = RecordedCall(key, call)
+        elif isinstance(entry, ToolStartedEntry) and (known := calls.get(_key(entry.call_id, uses))):
+            calls[known.key] = msgspec.structs.replace(known, started=True)
+        elif isinstance(entry, ToolResultEntry) and (known := calls.get(_key(entry.call_id, uses))):
+            calls[known.key] = msgspec.structs.replace(known, result=entry)
+    return list(calls.values())
+
+
+def _key(call_id: str, uses: Counter[str]) -> str:
+    return call_id if uses[call_id] <= 1 else f"{call_id}.{uses[call_id]}"
+
+
+async def gather(store: Store, texts: Iterable[str], kept: SessionStore | None = None) -> Stored:
+    """Read all that concerns the sessions in which one of ``texts`` was said. The run should be over.
+
+    ``kept``: the store that agents brought for their conversations, if any did.
+    """
     wanted = tuple(texts)
     everything = await all_dispatches(store)
     chosen = {row.session_id for row in everything if any(text in row.input.text for text in wanted)}
     dispatches = tuple(row for row in everything if row.session_id in chosen)
     outbox: list[OutboxItem] = []
     lines: dict[SessionId, tuple[StoredLine, ...]] = {}
+    own: dict[SessionId, tuple[JournalLine, ...]] = {}
     for session in sorted(chosen):
         lines[session] = tuple(await store.journal.load(session))
+        if kept is not None and (rows := await kept.load(session)):
+            own[session] = tuple([_kept_line(seq, body) for seq, body in rows])
         outbox.extend(await store.views.outbox(session_id=session, limit=100_000))
     events = {row.id: tuple(await store.events.read(row.id, limit=100_000)) for row in dispatches}
     sessions = tuple([row for row in await _all_sessions(store) if row.id in chosen])
-    return Stored(dispatches, sessions, lines, events, tuple(outbox))
+    return Stored(dispatches, sessions, lines, events, tuple(outbox), own)
+
+
+def _kept_line(seq: int, body: bytes) -> JournalLine:
+    line = msgspec.json.decode(body, type=EntryLine)
+    return JournalLine(seq, line.dispatch_id, decode_entry(bytes(line.entry)))
 
 
 async def all_dispatches(store: Store) -> list[Dispatch]:

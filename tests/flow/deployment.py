@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Literal
 
+from pyflue.dispatches import ReplyMode
 from pyflue.stores.choose import open_store
 from pyflue.stores.protocol import Store
 from pyflue.testing.crash import Crashes
@@ -76,6 +77,7 @@ class Deployment:
         self.url = f"http://127.0.0.1:{self.port}"
         self.database_url = env["PYFLUE_DATABASE_URL"]
         self.effects = root / "effects.jsonl"
+        self.conversations = root / "conversations.sqlite3"
         (root / "points").mkdir()
         self.crashes = Crashes(root / "points")
         self.children: dict[str, Child] = {}
@@ -91,6 +93,7 @@ class Deployment:
             "PYFLUE_LOG_FORMAT": "json",
             "CRASH_POINTS": str(root / "points"),
             "EFFECTS": str(self.effects),
+            "CONVERSATIONS": str(self.conversations),
             **env,
         }
 
@@ -174,11 +177,18 @@ class Deployment:
 
 @contextmanager
 def deployed(
-    nursery: Nursery, root: Path, kind: Kind, env: Mapping[str, str], *, lease: float = 3.0, model_delay: int = 0
+    nursery: Nursery,
+    root: Path,
+    kind: Kind,
+    env: Mapping[str, str],
+    *,
+    lease: float = 3.0,
+    model_delay: int = 0,
+    reply: ReplyMode = "auto",
 ) -> Iterator[Deployment]:
     """Deploy into ``root`` for the block: fakes, schema, processes. The model answers after so many milliseconds."""
     fakes = Fakes(nursery, root, model_delay)
-    write_project(root, f"{fakes.platforms_url}/standard", lease)
+    write_project(root, f"{fakes.platforms_url}/standard", lease, reply)
     deployment = Deployment(nursery, root, kind, fakes, env)
     try:
         asyncio.run(_migrate(deployment.database_url))

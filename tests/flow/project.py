@@ -1,19 +1,30 @@
-"""The project that the crash matrix and the chaos runs deploy: one agent whose tools leave traces on disk."""
+"""The project that the crash matrix and the chaos runs deploy: one agent whose tools leave traces on disk.
+
+Threads with ``kept`` in their name have their conversation in a store the agent brings.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from pyflue.dispatches import ReplyMode
+
 AGENT = '''\
 import asyncio
+import functools
 import json
 import os
 import secrets
 from pathlib import Path
 
-from pyflue import create_agent, tool
-from pyflue.testing.crash import Crashes
+from pyflue import SQLiteSessionStore, create_agent, tool
+from pyflue.testing.crash import Crashes, crashing_conversations
 from pyflue.tools.tool import ToolContext
+
+
+@functools.cache
+def conversations(path, points):
+    return crashing_conversations(SQLiteSessionStore(path), Crashes(Path(points)))
 
 
 def configure(context):
@@ -59,7 +70,10 @@ def configure(context):
         await asyncio.sleep(seconds)
         return "waited"
 
-    return {"model": "anthropic/fake-directives", "instructions": "Be exact.", "tools": [pay, look, ship, wait]}
+    config = {"model": "anthropic/fake-directives", "instructions": "Be exact.", "tools": [pay, look, ship, wait]}
+    if "kept" not in context.id.lower():
+        return config
+    return {**config, "persist": conversations(context.env["CONVERSATIONS"], context.env["CRASH_POINTS"])}
 
 
 default = create_agent(configure)
@@ -91,19 +105,22 @@ timeout = 10.0
 
 [channels.standard]
 agent = "clerk"
+reply = "{reply}"
 reply_url = "{reply_url}"
 
 [channels.github]
 agent = "clerk"
+reply = "{reply}"
 bot = "pyflue-bot"
 
 [channels.slack]
 agent = "clerk"
+reply = "{reply}"
 """
 
 
-def write_project(root: Path, reply_url: str, lease: float) -> None:
-    """Write the project's files into ``root``. ``lease`` in seconds."""
+def write_project(root: Path, reply_url: str, lease: float, reply: ReplyMode) -> None:
+    """Write the project's files into ``root``. ``lease`` in seconds; ``reply``: how all channels reply."""
     (root / "agents").mkdir(parents=True)
     (root / "agents" / "clerk.py").write_text(AGENT)
-    (root / "pyflue.toml").write_text(SETTINGS.format(reply_url=reply_url, lease=lease))
+    (root / "pyflue.toml").write_text(SETTINGS.format(reply_url=reply_url, lease=lease, reply=reply))

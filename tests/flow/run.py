@@ -15,8 +15,10 @@ import httpx2
 import msgspec
 from msgspec import Raw, Struct
 
+from pyflue import SQLiteSessionStore
 from pyflue.channels.signed import SampleMessage, signed_delivery
 from pyflue.config import Secret
+from pyflue.entries import ToolResultEntry
 from pyflue.stores.protocol import SessionQuery, Store
 from pyflue.testing.anthropic import Received
 from pyflue.testing.history import check
@@ -58,8 +60,9 @@ class _Stats(Struct):
 class Run:
     """Says things to a deployment as platforms do: until they are acknowledged, the same delivery again."""
 
-    def __init__(self, deployment: Deployment, client: httpx2.AsyncClient) -> None:
+    def __init__(self, deployment: Deployment, client: httpx2.AsyncClient, kept: bool) -> None:
         self.deployment = deployment
+        self.kept = kept
         self.faults: list[Fault] = []
         self._client = client
         self._deliveries: dict[str, Delivery] = {}
@@ -67,13 +70,14 @@ class Run:
 
     def thread(self, channel: str) -> str:
         """Return the name of a conversation nobody has had."""
+        name = f"{'kept' if self.kept else ''}{secrets.token_hex(4)}"
         match channel:
             case "github":
-                return f"octo/r{secrets.token_hex(4)}#{secrets.randbelow(900) + 1}"
+                return f"octo/r{name}#{secrets.randbelow(900) + 1}"
             case "slack":
-                return f"C{secrets.token_hex(4).upper()}:1700000000.{secrets.randbelow(900_000) + 1:06}"
+                return f"C{name.upper()}:1700000000.{secrets.randbelow(900_000) + 1:06}"
             case _:
-                return f"t-{secrets.token_hex(4)}"
+                return f"t-{name}"
 
     async def say(self, channel: str, thread: str, what: str, *, copies: int = 1) -> str:
         """Deliver a message, ``copies`` times at once, again and again until it is acknowledged; return its unique text."""
@@ -155,7 +159,9 @@ class Run:
         """Collect what every side recorded of this run's conversations."""
         deliveries = tuple(self._deliveries.values())
         async with self.deployment.store() as store:
-            stored = await gather(store, self._deliveries)
+            kept = SQLiteSessionStore(self.deployment.conversations)
+            stored = await gather(store, self._deliveries, kept)
+            await kept.close()
             others = {str(row.id) for row in await all_dispatches(store)} - {row.id for row in stored.dispatches}
         ours = {row.id for row in stored.dispatches}
         keys = {item.idempotency_key for item in stored.outbox}
@@ -187,8 +193,11 @@ class Run:
 
 
 @asynccontextmanager
-async def running(deployment: Deployment) -> AsyncIterator[Run]:
-    """Begin a run with the fakes' memory empty, nothing armed and every process up."""
+async def running(deployment: Deployment, *, kept: bool = False) -> AsyncIterator[Run]:
+    """Begin a run with the fakes' memory empty, nothing armed and every process up.
+
+    ``kept``: the agent keeps this run's conversations in a store of its own.
+    """
     async with httpx2.AsyncClient(timeout=10, trust_env=False) as client:
         for url in (deployment.fakes.model_url, deployment.fakes.platforms_url):
             (await client.post(f"{url}/_fake/reset")).raise_for_status()
@@ -196,7 +205,7 @@ async def running(deployment: Deployment) -> AsyncIterator[Run]:
         deployment.starts.clear()
         async with deployment.supervised():
             await deployment.all_up()
-            yield Run(deployment, client)
+            yield Run(deployment, client, kept)
 
 
 async def _is_quiet(store: Store) -> bool:
@@ -212,7 +221,8 @@ async def _is_quiet(store: Store) -> bool:
 def _described(history: History) -> str:
     """Say in one line how much a run did, so that an idle one shows."""
     kinds = Counter(event.type for events in history.stored.events.values() for event in events)
-    unknown = sum(b'"outcome":"unknown"' in line.body for lines in history.stored.lines.values() for line in lines)
+    entries = [entry for row in history.stored.dispatches for entry in history.entries_of(row)]
+    unknown = sum(isinstance(entry, ToolResultEntry) and entry.outcome == "unknown" for entry in entries)
     found = sum(b'"found":true' in bytes(event.data) for events in history.stored.events.values() for event in events)
     failed = sum(not operation.succeeded for operation in history.operations)
     again = kinds["dispatch.started"] - len(history.stored.dispatches)

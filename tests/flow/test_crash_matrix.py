@@ -2,85 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-from collections.abc import Sequence
 
 import pytest
 
 from pyflue.testing.crash import POINTS
-from pyflue.testing.recorded import Bounds
 from tests.flow.deployment import Deployment
 from tests.flow.run import Run, running
+from tests.flow.survival import CHANNELS, converse_on, judge, survive, until_back
 from tests.waiting import until
 
-CHANNELS = ("standard", "github", "slack")
 TWO_TOOLS = '[tool:pay {"amount": 5}] [tool:look {"name": "stock"}]'
 STEPS = '[tool:ship {"parcel": "box"}] [tool:pay {"amount": 7}]'
 LONG = "and at length: " + "word " * 15_000  # more than any platform takes in one message but the standard one's
 SLOW = '[tool:wait {"seconds": 1.0}]'
 # One process runs all of it: the deployments are started once, and no two heavy tests run at a time.
 pytestmark = pytest.mark.xdist_group("flow")
-SETTLE_WITHIN = 25.0  # seconds; on an idle machine it takes about two
 
 TERMINATED = ("after_drain", "before_hand_back", "after_hand_back", "before_retire")
 AFTER_A_DEATH = ("after_rescue_claim", "after_reap", "after_free")
 OVERLOADED = ("before_park", "after_park", "before_release", "after_release")
 REFUSED = ("before_delay", "after_delay", "after_take")
 DELIVERING = ("before_send", "after_send", "after_sent")
-SPECIAL = (*TERMINATED, *AFTER_A_DEATH, *OVERLOADED, *REFUSED, *DELIVERING)
+BESIDE_KEPT = ("after_effect", "before_settle", "after_settle")
+REPLYING = ("before_reply", "after_reply")  # tests/flow/test_crash_reply_tool.py
+KEPT = tuple(point.name for point in POINTS if point.call.startswith("kept."))
+SPECIAL = (*TERMINATED, *AFTER_A_DEATH, *OVERLOADED, *REFUSED, *DELIVERING, *REPLYING, *KEPT)
 ORDINARY = [point.name for point in POINTS if point.name not in SPECIAL]
-
-
-async def converse(run: Run, channel: str, *messages: str) -> None:
-    """Say the messages in a thread of their own, each once the one before is acknowledged."""
-    thread = run.thread(channel)
-    for message in messages:
-        await run.say(channel, thread, message)
-
-
-async def converse_on(run: Run, channels: Sequence[str], *messages: str) -> None:
-    """Hold the same conversation on several channels at once."""
-    async with asyncio.TaskGroup() as group:
-        for channel in channels:
-            group.create_task(converse(run, channel, *messages))
-
-
-async def survive(
-    run: Run, point: str, *messages: str, after: str = "", channels: Sequence[str] = CHANNELS, nth: int = 1
-) -> None:
-    """Hold conversations while a process dies at ``point``'s ``nth`` passage, ``after`` one has died elsewhere."""
-    crashes = run.deployment.crashes
-    with run.fault(point):
-        if after:
-            crashes.arm(after)
-        crashes.arm(point, nth)
-        await converse_on(run, channels, *messages)
-        await _talk_until_dead(run, channels, *messages)
-        await _until_back(run)
-
-
-async def _talk_until_dead(run: Run, channels: Sequence[str], *messages: str) -> None:
-    """Go on talking until a process has died: on a busy machine the rescue may win all races to the wake-ups."""
-    for _ in range(6):
-        try:
-            await until(lambda: not run.deployment.crashes.armed(), 4)
-            return
-        except TimeoutError:
-            await converse_on(run, channels, *messages)
-    pytest.fail("no process ever came to the point where it was to die")
-
-
-async def _until_back(run: Run) -> None:
-    await until(lambda: -signal.SIGKILL in [code for _, code in run.deployment.starts], 10)
-    await run.deployment.all_up()
-
-
-async def judge(run: Run) -> None:
-    """Say one thing more, which nothing disturbs, and have the whole run checked."""
-    await converse(run, "standard", "Are you still there?")
-    await run.until_quiet()
-    await run.verdict(Bounds(settle_within=SETTLE_WITHIN))
 
 
 @pytest.mark.parametrize("point", ORDINARY)
@@ -134,6 +82,15 @@ async def test_a_reply_in_parts_is_posted_whole_whoever_dies_between_them(deploy
         await judge(run)
 
 
+@pytest.mark.parametrize("point", [*KEPT, *BESIDE_KEPT])
+async def test_an_agent_with_its_own_store_loses_and_doubles_nothing(deployment: Deployment, point: str) -> None:
+    async with running(deployment, kept=True) as run:
+        await survive(run, point, TWO_TOOLS, STEPS)
+
+        history = await judge(run)
+        assert set(history.stored.kept) == set(history.stored.lines)
+
+
 @pytest.mark.parametrize("point", TERMINATED)
 async def test_a_process_killed_while_it_stops_loses_nothing(deployment: Deployment, point: str) -> None:
     async with running(deployment) as run:
@@ -143,7 +100,7 @@ async def test_a_process_killed_while_it_stops_loses_nothing(deployment: Deploym
                 if deployment.crashes.armed():
                     await stop_in_the_middle(run)
             await until(lambda: not deployment.crashes.armed(), 20)
-            await _until_back(run)
+            await until_back(run)
 
         await judge(run)
 

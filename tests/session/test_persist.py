@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
+from msgspec import Raw
 from msgspec.structs import replace
 
 from pyflue import InMemorySessionStore, SessionStore, SQLiteSessionStore
 from pyflue.config import Settings
-from pyflue.entries import decode_entry
-from pyflue.messages import AssistantMessage
-from pyflue.models.protocol import ModelFailure
+from pyflue.entries import AnswerEntry, decode_entry, encode_entry
+from pyflue.errors import StoreUnavailableError
+from pyflue.mailbox.settle import STOPPED
+from pyflue.messages import AssistantMessage, TextPart, UserMessage
+from pyflue.models.protocol import ModelFailure, ModelRequest
 from pyflue.stores.protocol import EntryLine
 from pyflue.testing.flow import FAST, Flow
 from pyflue.testing.models import Held, ScriptedModel, calls
@@ -144,3 +149,71 @@ async def test_attempts_that_get_nowhere_are_counted_all_the_same() -> None:
         assert row.error is not None
         assert row.error.code == "model_unavailable"
         assert len(flow.model_calls) == 4
+
+
+class _Full(InMemorySessionStore):
+    """A store whose disk is full once it has the input."""
+
+    async def append(self, session: str, expected_head: int, entries: Sequence[bytes]) -> int:
+        if expected_head:
+            raise StoreUnavailableError("disk is full")
+        return await super().append(session, expected_head, entries)
+
+
+async def test_what_could_not_be_kept_is_no_progress() -> None:
+    bench = Bench()
+    agent = an_agent(bench.tool, persist=_Full(), limits={"max_attempts": 3})
+    async with Flow({"agent": agent}, model=ScriptedModel(then=calls(("work", {})))) as flow:
+        receipt = await flow.dispatch("go")
+        for _ in range(3):
+            await flow.pass_time(10)
+        row = await flow.outcome(receipt)
+
+        assert row.error is not None
+        assert row.error.code == "attempts_exhausted"
+        assert len(flow.model_calls) == 3
+        assert bench.began == 0
+
+
+async def test_the_model_is_told_of_a_request_that_was_stopped_while_nobody_worked_it() -> None:
+    kept = InMemorySessionStore()
+    busy = ModelFailure("overloaded", "model_overloaded", "Busy.", retry_after=timedelta(minutes=1))
+    async with Flow({"agent": an_agent(persist=kept)}, model=ScriptedModel(busy, "hello", "again")) as flow:
+        stopped = await flow.dispatch("pay the bill")
+
+        async def is_parked() -> bool:
+            return (await flow.row(stopped)).available_at > flow.clock.now()
+
+        await flow.until(is_parked)
+        await flow.store.ledger.request_abort(stopped.dispatch_id)
+        session_id = (await flow.outcome(stopped)).session_id
+        await flow.outcome(await flow.dispatch("hi"))
+        await flow.outcome(await flow.dispatch("hi again"))
+
+        assert await kept_kinds(kept, session_id) == ["input", "advisory", "input", "answer", "input", "answer"]
+        assert _user_texts(flow.model_calls[1]) == ["pay the bill", STOPPED, "hi"]
+
+
+async def test_an_abort_outranks_a_final_answer_that_only_that_store_has_and_the_model_is_told() -> None:
+    kept = InMemorySessionStore()
+    busy = ModelFailure("overloaded", "model_overloaded", "Busy.", retry_after=timedelta(minutes=1))
+    async with Flow({"agent": an_agent(persist=kept)}, model=ScriptedModel(busy, "hello")) as flow:
+        stopped = await flow.dispatch("pay the bill")
+
+        async def is_parked() -> bool:
+            return (await flow.row(stopped)).available_at > flow.clock.now()
+
+        await flow.until(is_parked)
+        answer = Raw(encode_entry(AnswerEntry((TextPart("Paid."),), "end_turn", "model")))
+        session_id = (await flow.row(stopped)).session_id
+        await kept.append(session_id, 1, [msgspec.json.encode(EntryLine(stopped.dispatch_id, answer))])
+        await flow.store.ledger.request_abort(stopped.dispatch_id)
+
+        assert (await flow.outcome(stopped)).status == "aborted"
+        await flow.outcome(await flow.dispatch("hi"))
+        assert _user_texts(flow.model_calls[1]) == ["pay the bill", STOPPED, "hi"]
+
+
+def _user_texts(request: ModelRequest) -> list[str]:
+    messages = [message for message in request.messages if isinstance(message, UserMessage)]
+    return [part.text for message in messages for part in message.content if isinstance(part, TextPart)]

@@ -16,8 +16,10 @@ from pyflue.entries import (
     AnswerEntry,
     Entry,
     InputEntry,
+    JournalLine,
     ToolResultEntry,
     ToolStartedEntry,
+    decode_entry,
     encode_entry,
     kind_of_entry,
 )
@@ -36,7 +38,7 @@ from pyflue.messages import TextPart, ToolUsePart
 from pyflue.stores.protocol import SessionRow, StoredLine
 from pyflue.testing.history import RULES, check
 from pyflue.testing.posted import Posted
-from pyflue.testing.recorded import Bounds, Delivery, Effect, Fault, History, Operation, Stored
+from pyflue.testing.recorded import Bounds, Delivery, Effect, Fault, History, Operation, Stored, calls_of
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 ADDRESS = SessionAddress("clerk", "thread-1")
@@ -217,6 +219,34 @@ def event(history: History, place: int, told: Event) -> History:
     return stored(history, events={FIRST: tuple(changed), SECOND: events(2)})
 
 
+def kept(history: History) -> History:
+    """Move the conversation to a store of its agent's own, where the main database has the inputs alone."""
+    written = history.stored.lines[ADDRESS.id]
+    own = tuple([JournalLine(one.seq, one.dispatch_id, decode_entry(one.body)) for one in written])
+    inputs = [one for one in written if one.kind == "input"]
+    left = tuple(replace(one, seq=number) for number, one in enumerate(inputs, 1))
+    moved = stored(history, lines={ADDRESS.id: left}, kept={ADDRESS.id: own})
+    return session(moved, head=len(left))
+
+
+def kept_line(history: History, number: int, **changes: object) -> History:
+    own = list(history.stored.kept[ADDRESS.id])
+    own[number - 1] = replace(own[number - 1], **changes)
+    return stored(history, kept={ADDRESS.id: tuple(own)})
+
+
+def replied(history: History, text: str = "It is paid.") -> History:
+    """Have the first dispatch's call be one of the ``reply`` tool, and the reply its only one."""
+    call = ToolUsePart("call-1", "reply", Raw(json.dumps({"text": text}).encode()))
+    said = line(history, 2, AnswerEntry((call,), "tool_use", "fake"))
+    said = without_line(line(said, 4, ToolResultEntry("call-1", "reply", "Queued for delivery.")), 3)
+    asked = replace(said.stored.dispatches[0].input, reply=ReplyAddress("github", Raw(b"{}"), "tool"))
+    item_of_call = replace(item(1), call_id="call-1", idempotency_key="dsp_1-call-1-0", body="It is paid.")
+    posted_by_call = replace(posted(1), key="dsp_1-call-1-0", text="It is paid.")
+    changed = stored(row(said, 0, input=asked), outbox=(item_of_call, item(2)))
+    return replace(changed, posted=(posted_by_call, posted(2)), effects=())
+
+
 UNKNOWN = ToolResultEntry("call-1", "pay", "?", "unknown")
 
 SPOILT: dict[str, tuple[str, Spoil]] = {
@@ -383,6 +413,26 @@ SPOILT: dict[str, tuple[str, Spoil]] = {
         lambda h: replace(h, faults=(*h.faults, Fault("too late", at(40).timestamp(), at(41).timestamp()))),
     ),
     "no operation outside a fault": ("not_vacuous", lambda h: replace(h, operations=h.operations[3:5])),
+    "a gap in an agent's own store": ("journal", lambda h: kept_line(kept(h), 7, seq=8)),
+    "an answer in both stores": ("journal", lambda h: stored(kept(h), lines=h.stored.lines)),
+    "an input that an agent's own store never had": (
+        "worked_in_order",
+        lambda h: stored(kept(h), kept=kept(without_line(h, 6)).stored.kept),
+    ),
+    "an input in an agent's own store alone": (
+        "worked_in_order",
+        lambda h: stored(kept(h), lines={ADDRESS.id: kept(h).stored.lines[ADDRESS.id][:1]}),
+    ),
+    "an answer that only the main database has": ("answers_recorded", lambda h: kept(without_line(h, 7))),
+    "a start that an agent's own store never had": ("effects", lambda h: kept(without_line(h, 3))),
+    "an unknown outcome of a dispatch begun once": ("unknown_outcomes", lambda h: kept(line(h, 4, UNKNOWN))),
+    "a reply of the reply tool missing": ("replies_whole", lambda h: stored(replied(h), outbox=(item(2),))),
+    "a reply of the reply tool cut short": ("replies_whole", lambda h: replied(h, "It is paid, and shipped.")),
+    "a reply of the reply tool queued twice": (
+        "replies_whole",
+        lambda h: stored(replied(h), outbox=(*replied(h).stored.outbox, replied(h).stored.outbox[0])),
+    ),
+    "a reply of a call that was not recorded": ("replies_whole", lambda h: without_line(replied(h), 3)),
     "nothing was sent": ("not_vacuous", lambda h: replace(h, deliveries=())),
 }
 
@@ -407,6 +457,34 @@ def test_an_unknown_outcome_after_a_crash_is_accepted() -> None:
     history = line(line(good(), 4, UNKNOWN, token=2), 5, token=2)
 
     assert check(history) == []
+
+
+def test_a_conversation_in_an_agents_own_store_is_accepted() -> None:
+    assert check(kept(good())) == []
+
+
+def test_an_unknown_outcome_there_is_accepted_of_a_dispatch_that_was_begun_again() -> None:
+    accepted, begun, *rest = events(1)
+    again = replace(begun, data=Raw(encode_event(DispatchStarted(2, "wrk_2"))))
+    told = tuple(replace(one, seq=seq) for seq, one in enumerate((accepted, begun, again, *rest), 1))
+    history = row(line(good(), 4, UNKNOWN), 0, event_seq=5)
+
+    assert check(kept(stored(history, events={FIRST: told, SECOND: events(2)}))) == []
+
+
+def test_a_reply_of_the_reply_tool_is_accepted() -> None:
+    assert check(replied(good())) == []
+
+
+def test_a_call_id_used_again_is_another_call() -> None:
+    answer = AnswerEntry((ToolUsePart("call-1", "pay", Raw(b"{}")),), "tool_use", "fake")
+    started, result = ToolStartedEntry("call-1", "pay"), ToolResultEntry("call-1", "pay", "paid")
+    found = calls_of([answer, started, result, answer, ToolResultEntry("call-9", "pay", "stray")])
+
+    assert [(one.key, one.started, one.result) for one in found] == [
+        ("call-1", True, result),
+        ("call-1.2", False, None),
+    ]
 
 
 def test_a_standard_receiver_may_get_a_webhook_id_twice() -> None:
